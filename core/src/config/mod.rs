@@ -1,0 +1,185 @@
+//! The configuration file: [`load`] reads what the operator typed and resolves it once into [`Config`], which cannot be
+//! invalid.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// When to answer with JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputMode {
+    /// JSON when the client accepts it.
+    Auto,
+    /// Always a redirect.
+    Redirect,
+    /// Always JSON.
+    Json,
+}
+
+/// Where to accept connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `host:port`; a host name is resolved when the configuration is loaded.
+    Tcp(SocketAddr),
+    /// `:port`: IPv6 and IPv4.
+    AnyTcp(u16),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// Which backend holds the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseKind {
+    /// SQLite in `StateDir`.
+    Embedded,
+    /// Redis or Valkey.
+    Redis,
+}
+
+/// On what the shards run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// io_uring where it can be had, else epoll.
+    Auto,
+    /// glommio.
+    IoUring,
+    /// tokio, one current-thread runtime per shard.
+    Epoll,
+}
+
+/// Where Redis is and how to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// `host:port`, or a `rediss://` URL for TLS.
+    pub address: String,
+    /// Empty: no AUTH.
+    pub password: String,
+    /// Database number.
+    pub database: u32,
+    /// Master name for Sentinel; empty: no Sentinel.
+    pub sentinel_master_name: String,
+    /// `host:port` of each Sentinel.
+    pub sentinels: Vec<String>,
+}
+
+/// Which hashes of source files are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedHashes {
+    /// SHA-1.
+    pub sha1: bool,
+    /// SHA-256.
+    pub sha256: bool,
+    /// MD5.
+    pub md5: bool,
+}
+
+/// Up to how old a copy may be, below a path prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutdatedRule {
+    /// Starts with a slash; compared byte by byte with the start of the path.
+    pub prefix: String,
+    /// Accepted age of a copy in minutes.
+    pub minutes: u32,
+}
+
+/// A server of last resort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// Base URL, ending in a slash; may lack a scheme.
+    pub url: String,
+    /// Upper-case country code, or empty.
+    pub country_code: String,
+    /// Upper-case continent code, or empty.
+    pub continent_code: String,
+}
+
+/// How long statistics are kept; `None` keeps them for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatsRetention {
+    /// Daily counts, in days.
+    pub days: Option<u32>,
+    /// Monthly counts, in months.
+    pub months: Option<u32>,
+}
+
+/// The resolved configuration. Every value has passed its check; `core/src/config` documents the keys in spec order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Local copy of the repository, absolute.
+    pub repository: PathBuf,
+    /// Folder of page templates; `None`: the built-in ones.
+    pub templates: Option<PathBuf>,
+    /// Echoed in JSON.
+    pub local_js_path: String,
+    /// Redirect or JSON.
+    pub output_mode: OutputMode,
+    /// Where downloads are served.
+    pub listen_address: ListenAddress,
+    /// Compress JSON and HTML.
+    pub gzip: bool,
+    /// Whether a client of plain HTTP may be sent to HTTPS.
+    pub allow_http_to_https_redirects: bool,
+    /// Range requests within this time are one download; zero counts each.
+    pub same_download_interval: Duration,
+    /// Redis connection.
+    pub redis: RedisSettings,
+    /// Folder of `downloads.log`; `None`: no log.
+    pub log_dir: Option<PathBuf>,
+    /// Path of the trace file on mirrors; empty: none.
+    pub trace_file_location: String,
+    /// Folder of `GeoLite2-City.mmdb` and `GeoLite2-ASN.mmdb`.
+    pub geoip_database_path: PathBuf,
+    /// Mirrors scanned at a time, at least 1.
+    pub concurrent_sync: usize,
+    /// Between two scans of a mirror.
+    pub scan_interval: Duration,
+    /// Between two health checks of a mirror.
+    pub check_interval: Duration,
+    /// Between two scans of the source; `None`: on request only.
+    pub repository_scan_interval: Option<Duration>,
+    /// Alternatives in `Link` headers; 0: no header.
+    pub max_link_headers: usize,
+    /// Correct the time zones of mirrors.
+    pub fix_timezone_offsets: bool,
+    /// Hashes of source files.
+    pub hashes: WantedHashes,
+    /// A mirror that answers a health check with a redirect is down.
+    pub disallow_redirects: bool,
+    /// Factor on the closest distance within which load is distributed; greater than 0, finite.
+    pub weight_distribution_range: f32,
+    /// Disable a mirror whose health check answers 404.
+    pub disable_on_missing_file: bool,
+    /// Which copies may be out of date; the first matching rule counts.
+    pub allow_outdated_files: Vec<OutdatedRule>,
+    /// Servers of last resort.
+    pub fallbacks: Vec<Fallback>,
+    /// Where the RPC server listens, `host:port`.
+    pub rpc_listen_address: String,
+    /// Password of the RPC server; empty: none.
+    pub rpc_password: String,
+    /// Backend of the store.
+    pub database: DatabaseKind,
+    /// Folder of everything this program keeps, absolute.
+    pub state_dir: PathBuf,
+    /// Number of shards; `None`: one per core the process may run on.
+    pub shards: Option<usize>,
+    /// On what shards run.
+    pub runtime: RuntimeKind,
+    /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Show private fields of mirrors in JSON.
+    pub expose_private_fields: bool,
+    /// Where metrics are served, `host:port`; `None`: nowhere.
+    pub metrics_listen_address: Option<String>,
+    /// How long statistics are kept.
+    pub stats_retention: StatsRetention,
+}
+
+impl Config {
+    /// Folder of the index files.
+    pub fn index_dir(&self) -> PathBuf {
+        self.state_dir.join("index")
+    }
+}

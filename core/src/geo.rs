@@ -1,0 +1,1 @@
+//! From a network address to a place and an autonomous system.

@@ -1,0 +1,19 @@
+//! What the redirector (`mirrorbits`) and the indexer (`mb-indexer`) share.
+//!
+//! - [`config`]: the configuration file, as typed by the operator and as used by the programs
+//! - [`mirror`]: the mirror record and its states
+//! - [`path`]: repository paths: decoding, cleaning, encoding
+//! - [`geo`]: from a network address to a place and an autonomous system
+//! - [`store`]: mirror records, source files and mirror logs, behind one trait
+//! - [`link`]: the messages between the daemon and the indexer it supervises
+//! - [`time`]: Unix seconds as the store and the wire know them, and file times in nanoseconds
+//!
+//! Nothing here knows how requests are answered or mirrors are scanned.
+
+pub mod config;
+pub mod geo;
+pub mod link;
+pub mod mirror;
+pub mod path;
+pub mod store;
+pub mod time;

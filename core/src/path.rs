@@ -1,0 +1,1 @@
+//! Repository paths: decoding, cleaning, encoding.
