@@ -1,5 +1,6 @@
 //! What the redirector (`mirrorbits`) and the indexer (`mb-indexer`) share.
 //!
+//! - [`arguments`]: command-line options with one dash, as existing scripts write them
 //! - [`config`]: the configuration file, as typed by the operator and as used by the programs
 //! - [`mirror`]: the mirror record and its states
 //! - [`path`]: repository paths: decoding, cleaning, encoding
@@ -10,6 +11,7 @@
 //!
 //! Nothing here knows how requests are answered or mirrors are scanned.
 
+pub mod arguments;
 pub mod config;
 pub mod geo;
 pub mod link;
