@@ -1,1 +1,240 @@
-//! From a network address to a place and an autonomous system.
+//! From a network address to a place and an autonomous system, by GeoLite2-City and GeoLite2-ASN.
+//!
+//! A lookup is split in two, since its halves cost very differently: walking the address tree ends at the offset of a
+//! record ([`Located::place_key`]), and decoding that record gives a [`Place`]. Callers cache what they derive from a
+//! record under its key; millions of addresses share a few thousand records.
+//!
+//! The databases are copied into anonymous memory rather than mapped from their files: operators replace them with `cp`,
+//! which truncates the file in use, and a mapped page that is gone ends the process with SIGBUS.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use maxminddb::{LookupResult, Reader, geoip2};
+use memmap2::{Advice, Mmap, MmapMut};
+
+/// File name of the database of places.
+pub const CITY_FILE: &str = "GeoLite2-City.mmdb";
+/// File name of the database of autonomous systems.
+pub const ASN_FILE: &str = "GeoLite2-ASN.mmdb";
+
+/// Why a geo database is not in use.
+#[derive(Debug, thiserror::Error)]
+pub enum GeoError {
+    /// The file cannot be read.
+    #[error("geo database {}: cannot be read: {source}; clients will not be located by it", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no geo database of the kind expected.
+    #[error("geo database {}: {reason}; clients will not be located by it: fetch the file again", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where an address is. Fields that the database does not tell are empty or 0.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Place {
+    /// ISO 3166-1 code, upper case.
+    pub country_code: String,
+    /// Two-letter continent code.
+    pub continent_code: String,
+    /// English name.
+    pub city: String,
+    /// English name.
+    pub country: String,
+    /// Degrees north.
+    pub latitude: f32,
+    /// Degrees east.
+    pub longitude: f32,
+}
+
+/// The network an address belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AutonomousSystem {
+    /// Its number; 0 when unknown.
+    pub number: u32,
+    /// Its organisation.
+    pub name: String,
+}
+
+/// Names a record within one loaded database; 0 stands for "no record".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RecordKey(u32);
+
+impl RecordKey {
+    /// The key of an address that the database does not know.
+    pub const NONE: RecordKey = RecordKey(0);
+
+    fn of<S: AsRef<[u8]>>(result: Option<&LookupResult<'_, S>>) -> RecordKey {
+        let offset = result.and_then(LookupResult::offset);
+        RecordKey(offset.and_then(|offset| u32::try_from(offset + 1).ok()).unwrap_or(0))
+    }
+}
+
+/// Both databases, each of which may be missing.
+#[derive(Default)]
+pub struct GeoDatabase {
+    city: Option<Reader<Mmap>>,
+    asn: Option<Reader<Mmap>>,
+}
+
+impl GeoDatabase {
+    /// Loads what can be loaded from `folder` and tells why the rest cannot.
+    pub fn load(folder: &Path) -> (GeoDatabase, Vec<GeoError>) {
+        let mut errors = Vec::new();
+        let mut load = |file: &str, kind: &str| match load_reader(&folder.join(file), kind) {
+            Ok(reader) => Some(reader),
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        };
+        let city = load(CITY_FILE, "City");
+        let asn = load(ASN_FILE, "ASN");
+        (GeoDatabase { city, asn }, errors)
+    }
+
+    /// Looks `address` up. An IPv4-mapped IPv6 address counts as IPv4.
+    pub fn locate(&self, address: IpAddr) -> Located<'_> {
+        let address = address.to_canonical();
+        Located { place: find_in(&self.city, address), system: find_in(&self.asn, address) }
+    }
+}
+
+/// Result of a lookup, not yet decoded.
+pub struct Located<'a> {
+    place: Option<LookupResult<'a, Mmap>>,
+    system: Option<LookupResult<'a, Mmap>>,
+}
+
+impl Located<'_> {
+    /// Names the record that [`Located::place`] decodes.
+    pub fn place_key(&self) -> RecordKey {
+        RecordKey::of(self.place.as_ref())
+    }
+
+    /// Names the record that [`Located::autonomous_system`] decodes.
+    pub fn autonomous_system_key(&self) -> RecordKey {
+        RecordKey::of(self.system.as_ref())
+    }
+
+    /// Decodes the place; empty when it is not known or its record is damaged.
+    pub fn place(&self) -> Place {
+        let Some(Ok(Some(record))) = self.place.as_ref().map(|found| found.decode::<geoip2::City<'_>>()) else {
+            return Place::default();
+        };
+        let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        Place {
+            country_code: owned(record.country.iso_code),
+            continent_code: owned(record.continent.code),
+            city: owned(record.city.names.english),
+            country: owned(record.country.names.english),
+            latitude: record.location.latitude.unwrap_or_default() as f32,
+            longitude: record.location.longitude.unwrap_or_default() as f32,
+        }
+    }
+
+    /// Decodes the autonomous system; number 0 when it is not known or its record is damaged.
+    pub fn autonomous_system(&self) -> AutonomousSystem {
+        let Some(Ok(Some(record))) = self.system.as_ref().map(|found| found.decode::<geoip2::Asn<'_>>()) else {
+            return AutonomousSystem::default();
+        };
+        AutonomousSystem {
+            number: record.autonomous_system_number.unwrap_or_default(),
+            name: record.autonomous_system_organization.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+fn find_in(reader: &Option<Reader<Mmap>>, address: IpAddr) -> Option<LookupResult<'_, Mmap>> {
+    // A damaged tree counts as not knowing the address: an answer without a place is better than none.
+    reader.as_ref()?.lookup(address).ok()
+}
+
+fn load_reader(path: &Path, kind: &str) -> Result<Reader<Mmap>, GeoError> {
+    let invalid = |reason: String| GeoError::Invalid { path: path.to_owned(), reason };
+    let memory = copy_into_memory(path).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })?;
+    let reader = Reader::from_source(memory).map_err(|error| invalid(error.to_string()))?;
+    let found = &reader.metadata().database_type;
+    if !found.contains(kind) {
+        return Err(invalid(format!("holds {found} data, not {kind} data")));
+    }
+    Ok(reader)
+}
+
+/// The file's content in anonymous read-only pages, huge ones where the kernel has them: a lookup touches some 20 pages.
+fn copy_into_memory(path: &Path) -> io::Result<Mmap> {
+    let mut file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut memory = MmapMut::map_anon(length.max(1))?;
+    let _ = memory.advise(Advice::HugePage);
+    file.read_exact(&mut memory[..length])?;
+    if length == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty"));
+    }
+    memory.make_read_only()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixtures() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/geo")
+    }
+
+    #[test]
+    fn an_address_has_its_place_and_network_over_both_protocols() {
+        let (geo, errors) = GeoDatabase::load(&fixtures());
+        assert!(errors.is_empty(), "{errors:?}");
+        for address in ["192.0.2.5", "::ffff:192.0.2.5", "2001:db8::5"] {
+            let located = geo.locate(address.parse().unwrap());
+            let place = located.place();
+            assert_eq!((place.country_code.as_str(), place.city.as_str()), ("FR", "Paris"), "{address}");
+            assert_eq!((place.latitude, place.longitude), (48.8566, 2.3522));
+            assert_eq!(located.autonomous_system().number, 64496);
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_record_share_their_key() {
+        let (geo, _) = GeoDatabase::load(&fixtures());
+        let key = |address: &str| geo.locate(address.parse().unwrap()).place_key();
+        assert_eq!(key("192.0.2.1"), key("192.0.2.14"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.33"));
+        assert_eq!(key("10.0.0.1"), RecordKey::NONE);
+    }
+
+    #[test]
+    fn what_is_not_in_the_databases_is_unknown() {
+        let (geo, _) = GeoDatabase::load(&fixtures());
+        let located = geo.locate("10.0.0.1".parse().unwrap());
+        assert_eq!(located.place(), Place::default());
+        assert_eq!(located.autonomous_system(), AutonomousSystem::default());
+    }
+
+    #[test]
+    fn a_missing_an_empty_and_a_wrong_file_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(fixtures().join(ASN_FILE), folder.path().join(CITY_FILE)).unwrap();
+        let (geo, errors) = GeoDatabase::load(folder.path());
+        assert_eq!(geo.locate("192.0.2.5".parse().unwrap()).place(), Place::default());
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert!(texts[0].contains("not City data"), "{texts:?}");
+        assert!(texts[1].contains("cannot be read"), "{texts:?}");
+
+        std::fs::write(folder.path().join(ASN_FILE), b"").unwrap();
+        let (_, errors) = GeoDatabase::load(folder.path());
+        assert!(errors[1].to_string().contains("empty"), "{errors:?}");
+    }
+}
