@@ -1,1 +1,6 @@
-//! stub
+//! The redirector and its command line.
+//!
+//! A request runs through [`shard`] (bytes in), [`http`] (parse), [`handle`] (what to answer), [`select`] (which mirror)
+//! and back. What it is answered from is a [`snapshot`].
+
+pub mod select;

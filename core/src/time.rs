@@ -57,6 +57,28 @@ impl FileTime {
     }
 }
 
+/// Nanoseconds from the year 1, where Go's `time.Truncate` starts to count, to the Unix epoch.
+const YEAR_ONE_TO_EPOCH_NS: i128 = 62_135_596_800 * 1_000_000_000;
+
+/// By how many nanoseconds a mirror's copy is older than its source; 0 when they agree, negative when the copy is newer.
+///
+/// The copy's time is corrected by `timezone_offset_ms`, then both are rounded toward the past to multiples of
+/// `precision_ns` as Go's `time.Truncate` does; 0 does not round.
+pub fn age_of_copy(source: FileTime, copy: FileTime, timezone_offset_ms: i64, precision_ns: u64) -> i128 {
+    if source == copy && timezone_offset_ms == 0 {
+        return 0;
+    }
+    let copy = i128::from(copy.0) + i128::from(timezone_offset_ms) * 1_000_000;
+    truncate(i128::from(source.0), precision_ns) - truncate(copy, precision_ns)
+}
+
+fn truncate(time_ns: i128, precision_ns: u64) -> i128 {
+    match precision_ns {
+        0 => time_ns,
+        precision => time_ns - (time_ns + YEAR_ONE_TO_EPOCH_NS).rem_euclid(i128::from(precision)),
+    }
+}
+
 /// Seconds (rounded toward the past) and nanoseconds within the second.
 fn signed_since_epoch(time: SystemTime) -> (i64, u32) {
     match time.duration_since(UNIX_EPOCH) {
@@ -82,6 +104,17 @@ mod tests {
         assert_eq!(FileTime::from_system(time), FileTime(-1_500_000_000));
         assert_eq!(FileTime(-1_500_000_000).seconds(), -2);
         assert_eq!(FileTime(-1_500_000_000).subsecond_nanoseconds(), 500_000_000);
+    }
+
+    #[test]
+    fn copies_are_compared_at_the_mirror_s_precision() {
+        let source = FileTime(1_700_000_000_987_654_321);
+        let second = 1_000_000_000;
+        assert_eq!(age_of_copy(source, FileTime::from_seconds(1_700_000_000), 0, second), 0);
+        assert_eq!(age_of_copy(source, FileTime::from_seconds(1_700_000_001), 0, second), -i128::from(second));
+        assert_eq!(age_of_copy(source, FileTime::from_seconds(1_699_996_400), 3_600_000, second), 0);
+        assert_eq!(age_of_copy(source, FileTime::from_seconds(1_700_000_000), 0, 0), 987_654_321);
+        assert_eq!(age_of_copy(FileTime(-1), FileTime(-second as i64), 0, second), 0);
     }
 
     #[test]

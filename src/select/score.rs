@@ -1,0 +1,149 @@
+//! The order of the mirrors that may answer, and the weights by which load is shared among the best of them.
+
+use std::cmp::Reverse;
+
+use mb_core::mirror::DownloadProtocol;
+
+use super::filter::{self, FileCopy, Reason, Source, Wanted};
+use super::{Client, MirrorTable};
+
+/// A mirror that may answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accepted {
+    /// Its row in the mirror table.
+    pub row: u32,
+    /// The protocol it would answer over.
+    pub protocol: DownloadProtocol,
+    /// Kilometres to the client; 0 for a client that is not located.
+    pub distance: f32,
+    /// The higher, the better; 0 for a client that is not located.
+    pub score: i64,
+    /// Its share of the draw, relative to the sum of all; 0 when it takes no part.
+    pub weight: i64,
+}
+
+/// What the rules say about one file and one client: who may answer, in which order, and why the others may not.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// By descending score, equal ones by ascending row; in row order for a client that is not located.
+    pub accepted: Vec<Accepted>,
+    /// How many of `accepted`, from its start, have a weight.
+    pub weighted: usize,
+    /// In the order they were given.
+    pub excluded: Vec<(u32, Reason)>,
+    /// Whether the client is located.
+    pub located: bool,
+}
+
+/// The request's part in an evaluation.
+#[derive(Clone, Copy)]
+pub struct Query<'a> {
+    /// The file.
+    pub source: Source,
+    /// The client.
+    pub client: Client,
+    /// Kilometres from the client to each mirror, by row; ignored when it is not located.
+    pub distances: &'a [f32],
+    /// Schemes that may answer.
+    pub wanted: Wanted,
+    /// `WeightDistributionRange`.
+    pub weight_distribution_range: f32,
+}
+
+impl Evaluation {
+    /// Evaluates `candidates`, the rows of the mirrors that have the file with their copies, into `self`, whose memory
+    /// is used again.
+    pub fn evaluate(
+        &mut self,
+        table: &MirrorTable,
+        query: &Query<'_>,
+        candidates: impl Iterator<Item = (u32, FileCopy)>,
+    ) {
+        self.accepted.clear();
+        self.excluded.clear();
+        self.weighted = 0;
+        self.located = query.client.is_located();
+        for (row, copy) in candidates {
+            match filter::check(table.row(row), copy, &query.source, &query.client, query.wanted) {
+                Ok(protocol) => {
+                    let distance = if self.located { query.distances[row as usize] } else { 0.0 };
+                    self.accepted.push(Accepted { row, protocol, distance, score: 0, weight: 0 });
+                }
+                Err(reason) => self.excluded.push((row, reason)),
+            }
+        }
+        if self.located && !self.accepted.is_empty() {
+            self.score(table, query);
+        } else {
+            self.accepted.sort_unstable_by_key(|accepted| accepted.row);
+        }
+    }
+
+    fn score(&mut self, table: &MirrorTable, query: &Query<'_>) {
+        let (mut closest, mut farthest) = (f32::INFINITY, 0f32);
+        for accepted in &self.accepted {
+            closest = closest.min(accepted.distance);
+            farthest = farthest.max(accepted.distance);
+        }
+        let scale = Scale {
+            closest: if closest == 0.0 { f32::from_bits(1) } else { closest },
+            base: farthest as i64,
+            range: query.weight_distribution_range,
+        };
+        for accepted in &mut self.accepted {
+            let mirror = table.row(accepted.row);
+            accepted.score = scale.score(mirror, accepted.distance, &query.client);
+            accepted.weight = (accepted.score - scale.base).max(0);
+        }
+        self.accepted.sort_unstable_by_key(|accepted| (Reverse(accepted.score), accepted.row));
+        self.weighted = self.accepted.partition_point(|accepted| accepted.weight > 0);
+    }
+
+    /// Percentages of the load by place in `accepted`, as the mirror list shows them.
+    pub fn weight_percent(&self, place: usize) -> f32 {
+        match self.weighted {
+            0 => 0.0,
+            1 => {
+                if place == 0 {
+                    100.0
+                } else {
+                    0.0
+                }
+            }
+            _ => {
+                let total: i64 = self.accepted[..self.weighted].iter().map(|accepted| accepted.weight).sum();
+                self.accepted[place].weight as f32 * 100.0 / total as f32
+            }
+        }
+    }
+}
+
+/// What all scores of one evaluation are relative to.
+struct Scale {
+    /// Kilometres to the closest accepted mirror, greater than 0.
+    closest: f32,
+    /// Whole kilometres to the farthest one.
+    base: i64,
+    range: f32,
+}
+
+impl Scale {
+    fn score(&self, mirror: &super::TableMirror, distance: f32, client: &Client) -> i64 {
+        let base = self.base as f32;
+        let in_first_country = mirror.first_country() == client.country;
+        let mut score = self.base - distance as i64 + 1;
+        if distance <= self.closest * self.range {
+            let nearness = base - distance;
+            score += (if in_first_country { nearness } else { nearness / 2.0 }) as i64;
+        } else if in_first_country {
+            score += (base - distance * 5.0) as i64;
+        } else if filter::contains(&mirror.countries, client.country) {
+            score += (base - self.closest) as i64;
+        }
+        if filter::same_asn(mirror.mirror.settings.asn, client.asn) {
+            score += self.base / 2;
+        }
+        let factor = f64::from(mirror.mirror.settings.score) / 100.0;
+        (score as f64 + score as f64 * factor + 0.5).max(1.0) as i64
+    }
+}

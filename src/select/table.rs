@@ -1,0 +1,134 @@
+//! The mirrors of one generation, with everything worked out that does not depend on a request.
+
+use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, UrlScheme, absolute_url};
+
+/// A country or continent code, comparable in one instruction.
+///
+/// The geo databases know two-letter codes only. A code of a mirror that is no two ASCII characters can therefore never
+/// match a client; all such codes are [`Code::FOREIGN`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Code(u16);
+
+impl Code {
+    /// No code.
+    pub const NONE: Code = Code(0);
+    /// A code that no client has.
+    pub const FOREIGN: Code = Code(1);
+
+    /// The code written as `text`.
+    pub fn of(text: &str) -> Code {
+        match text.as_bytes() {
+            [] => Code::NONE,
+            &[first, second] if first.is_ascii_graphic() && second.is_ascii_graphic() => {
+                Code(u16::from_be_bytes([first, second]))
+            }
+            _ => Code::FOREIGN,
+        }
+    }
+}
+
+/// A mirror, prepared.
+#[derive(Clone, Debug)]
+pub struct TableMirror {
+    /// The record.
+    pub mirror: Mirror,
+    /// What its URL offers.
+    pub scheme: UrlScheme,
+    /// Its base URL for downloads over HTTP; meaningless when that is not offered.
+    pub http_url: String,
+    /// Its base URL for downloads over HTTPS; meaningless when that is not offered.
+    pub https_url: String,
+    /// Where it is.
+    pub continent: Code,
+    /// Countries; the first one is where it stands.
+    pub countries: Vec<Code>,
+    /// Countries whose clients it does not serve.
+    pub excluded_countries: Vec<Code>,
+    /// Lower-case first country for `Link` headers; empty when unknown.
+    pub geo_label: String,
+}
+
+impl TableMirror {
+    fn new(mirror: Mirror) -> TableMirror {
+        let settings = &mirror.settings;
+        let codes = |text: &str| text.split_ascii_whitespace().map(Code::of).collect::<Vec<_>>();
+        TableMirror {
+            scheme: UrlScheme::of(&settings.http_url),
+            http_url: absolute_url(&settings.http_url, DownloadProtocol::Http),
+            https_url: absolute_url(&settings.http_url, DownloadProtocol::Https),
+            continent: Code::of(&settings.continent_code),
+            countries: codes(&settings.country_codes),
+            excluded_countries: codes(&settings.excluded_country_codes),
+            geo_label: settings.country_codes.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase(),
+            mirror,
+        }
+    }
+
+    /// Base URL for downloads by `protocol`.
+    pub fn url(&self, protocol: DownloadProtocol) -> &str {
+        match protocol {
+            DownloadProtocol::Http => &self.http_url,
+            DownloadProtocol::Https => &self.https_url,
+        }
+    }
+
+    /// Whether downloads by `protocol` are offered and the latest check found them working.
+    pub fn is_up(&self, protocol: DownloadProtocol) -> bool {
+        self.scheme.offers(protocol) && self.mirror.state.health(protocol).up
+    }
+
+    /// The country it stands in.
+    pub fn first_country(&self) -> Code {
+        self.countries.first().copied().unwrap_or(Code::NONE)
+    }
+}
+
+/// All mirrors of a generation by ascending id. A mirror's place in it is its *row*.
+#[derive(Clone, Debug, Default)]
+pub struct MirrorTable {
+    rows: Vec<TableMirror>,
+    /// Numbers of all autonomous systems that a mirror stands in, ascending.
+    asns: Vec<u32>,
+}
+
+impl MirrorTable {
+    /// Prepares `mirrors`.
+    pub fn new(mut mirrors: Vec<Mirror>) -> MirrorTable {
+        mirrors.sort_by_key(|mirror| mirror.id);
+        let rows: Vec<_> = mirrors.into_iter().map(TableMirror::new).collect();
+        let mut asns: Vec<u32> = rows.iter().map(|row| row.mirror.settings.asn).filter(|&asn| asn != 0).collect();
+        asns.sort_unstable();
+        asns.dedup();
+        MirrorTable { rows, asns }
+    }
+
+    /// How many mirrors there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no mirror.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The mirror in `row`, which must be below [`MirrorTable::len`].
+    pub fn row(&self, row: u32) -> &TableMirror {
+        &self.rows[row as usize]
+    }
+
+    /// All mirrors in row order.
+    pub fn rows(&self) -> &[TableMirror] {
+        &self.rows
+    }
+
+    /// The row of the mirror `id`.
+    pub fn find(&self, id: MirrorId) -> Option<u32> {
+        self.rows.binary_search_by_key(&id, |row| row.mirror.id).ok().map(|row| row as u32)
+    }
+
+    /// Whether a mirror stands in the autonomous system `asn`. Clients of all other ones are alike to the rules.
+    pub fn has_asn(&self, asn: u32) -> bool {
+        self.asns.binary_search(&asn).is_ok()
+    }
+}
