@@ -3,4 +3,5 @@
 //! A request runs through [`shard`] (bytes in), [`http`] (parse), [`handle`] (what to answer), [`select`] (which mirror)
 //! and back. What it is answered from is a [`snapshot`].
 
+pub mod http;
 pub mod select;

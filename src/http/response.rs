@@ -1,0 +1,155 @@
+//! Responses, appended to a connection's output buffer.
+
+use std::io::Write;
+
+use super::date::HTTP_DATE_LENGTH;
+use super::request::{Persistence, Rejection};
+
+/// What is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of RFC 9110")]
+pub enum Status {
+    Ok,
+    NoContent,
+    MovedPermanently,
+    Found,
+    NotModified,
+    BadRequest,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    ContentTooLarge,
+    UriTooLong,
+    RequestHeaderFieldsTooLarge,
+    NotImplemented,
+    ServiceUnavailable,
+    HttpVersionNotSupported,
+}
+
+impl Status {
+    /// Code and reason phrase.
+    pub fn text(self) -> &'static str {
+        match self {
+            Status::Ok => "200 OK",
+            Status::NoContent => "204 No Content",
+            Status::MovedPermanently => "301 Moved Permanently",
+            Status::Found => "302 Found",
+            Status::NotModified => "304 Not Modified",
+            Status::BadRequest => "400 Bad Request",
+            Status::Forbidden => "403 Forbidden",
+            Status::NotFound => "404 Not Found",
+            Status::MethodNotAllowed => "405 Method Not Allowed",
+            Status::RequestTimeout => "408 Request Timeout",
+            Status::ContentTooLarge => "413 Content Too Large",
+            Status::UriTooLong => "414 URI Too Long",
+            Status::RequestHeaderFieldsTooLarge => "431 Request Header Fields Too Large",
+            Status::NotImplemented => "501 Not Implemented",
+            Status::ServiceUnavailable => "503 Service Unavailable",
+            Status::HttpVersionNotSupported => "505 HTTP Version Not Supported",
+        }
+    }
+
+    fn phrase(self) -> &'static str {
+        &self.text()[4..]
+    }
+}
+
+impl From<Rejection> for Status {
+    fn from(rejection: Rejection) -> Status {
+        match rejection {
+            Rejection::Malformed => Status::BadRequest,
+            Rejection::BodyTooLarge => Status::ContentTooLarge,
+            Rejection::RequestLineTooLong => Status::UriTooLong,
+            Rejection::HeadersTooLarge => Status::RequestHeaderFieldsTooLarge,
+            Rejection::Version => Status::HttpVersionNotSupported,
+        }
+    }
+}
+
+/// What a response needs to know of its request and of the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The current time as an HTTP date.
+    pub date: &'a [u8; HTTP_DATE_LENGTH],
+    /// What happens to the connection afterwards.
+    pub persistence: Persistence,
+    /// The request was `HEAD`: the same head, without the body.
+    pub head_only: bool,
+}
+
+/// `Server` header field, with its name and line end.
+const SERVER: &str = concat!("Server: Mirrorbits/", env!("CARGO_PKG_VERSION"), "\r\n");
+
+/// A response whose head is being written. Ended by [`Response::body`] or [`Response::no_body`].
+#[must_use = "a response must be ended"]
+pub struct Response<'o, 'a> {
+    out: &'o mut Vec<u8>,
+    envelope: Envelope<'a>,
+}
+
+impl<'o, 'a> Response<'o, 'a> {
+    /// Starts a response: status line and the header fields that every response has.
+    pub fn new(out: &'o mut Vec<u8>, status: Status, envelope: Envelope<'a>) -> Response<'o, 'a> {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.text().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(SERVER.as_bytes());
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(envelope.date);
+        out.extend_from_slice(match envelope.persistence {
+            Persistence::Implied => b"\r\n".as_slice(),
+            Persistence::KeepAlive => b"\r\nConnection: keep-alive\r\n",
+            Persistence::Close => b"\r\nConnection: close\r\n",
+        });
+        Response { out, envelope }
+    }
+
+    /// Adds header fields that are complete with their line ends.
+    pub fn lines(self, lines: &str) -> Self {
+        debug_assert!(lines.ends_with("\r\n"));
+        self.out.extend_from_slice(lines.as_bytes());
+        self
+    }
+
+    /// Adds a header field.
+    pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.header_by(name, |out| out.extend_from_slice(value.as_ref()))
+    }
+
+    /// Adds a header field whose value `append` writes.
+    pub fn header_by(self, name: &str, append: impl FnOnce(&mut Vec<u8>)) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        append(self.out);
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Ends the response with `content`, which a response to `HEAD` only tells the length of.
+    pub fn body(self, content: &[u8]) {
+        // Writing to a vector cannot fail.
+        let _ = write!(self.out, "Content-Length: {}\r\n\r\n", content.len());
+        if !self.envelope.head_only {
+            self.out.extend_from_slice(content);
+        }
+    }
+
+    /// Ends a response whose status forbids a body (204, 304).
+    pub fn no_body(self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Appends a whole response that says no more than its status, in plain text.
+pub fn plain(out: &mut Vec<u8>, status: Status, envelope: Envelope<'_>) {
+    text(Response::new(out, status, envelope), status.phrase());
+}
+
+/// Ends `response` with a line of plain text.
+pub fn text(response: Response<'_, '_>, line: &str) {
+    let mut content = Vec::with_capacity(line.len() + 1);
+    content.extend_from_slice(line.as_bytes());
+    content.push(b'\n');
+    response.lines("Content-Type: text/plain; charset=utf-8\r\n").body(&content);
+}
