@@ -1,0 +1,158 @@
+//! The embedded backend: one SQLite file in the state directory, used by the daemon and the indexer at once.
+//!
+//! - [`schema`]: the tables, their version, and the settings of a connection
+//! - [`mirrors`], [`source`], [`logs`]: the statements of each part
+//! - [`values`]: how the types of the model become columns
+//! - [`failure`]: what went wrong, in words that name the file and the way out
+//!
+//! The file is in WAL mode: readers see the last committed state and never wait for a writer, nor it for them. Each
+//! process has one connection for writes, one for short reads, each behind a lock of its own, so that reading the mirrors
+//! does not wait for a source scan that is being stored. The one long read, [`Store::source_entries`], opens a connection
+//! for itself, since it runs the caller's code.
+
+mod failure;
+mod logs;
+mod mirrors;
+mod schema;
+mod source;
+mod values;
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use self::failure::Failure;
+use super::{LogEntry, Result, SourceChanges, SourceEntry, Store, StoreError, SyncRecord};
+use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
+use crate::time::Timestamp;
+
+/// Name of the database file in the state directory; SQLite puts `-wal` and `-shm` files beside it.
+const FILE_NAME: &str = "mirrorbits.sqlite";
+
+/// Only the service's own user and group may look into the state directory: mirror records hold passwords.
+const STATE_DIR_MODE: u32 = 0o750;
+
+/// Store in an SQLite file.
+pub struct EmbeddedStore {
+    file: PathBuf,
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store of a state directory; creates the directory (mode 0750) and an empty store where there is none.
+    ///
+    /// The directory must be on a local file system: the two processes share memory through the `-shm` file.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when the directory or the file cannot be created or used, is not a database of ours, or
+    /// is of another version than this program's.
+    pub fn open(state_dir: &Path) -> Result<EmbeddedStore> {
+        DirBuilder::new().recursive(true).mode(STATE_DIR_MODE).create(state_dir).map_err(|cause| {
+            StoreError::Database(format!(
+                "cannot create the state directory {}: {cause}; create it for this program's user, or set StateDir to a \
+                 folder that it may write",
+                state_dir.display()
+            ))
+        })?;
+        let file = state_dir.join(FILE_NAME);
+        let opened = schema::create_or_check(&file)
+            .and_then(|writer| Ok((writer, schema::connect(&file)?)))
+            .map_err(|failure| failure.explain(&file, "opening it"));
+        let (writer, reader) = opened?;
+        Ok(EmbeddedStore { file, writer: Mutex::new(writer), reader: Mutex::new(reader) })
+    }
+
+    /// Runs `change` as one transaction that holds the write lock from its start, so that what it reads stays true.
+    fn write<T>(
+        &self,
+        step: &'static str,
+        change: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Failure>,
+    ) -> Result<T> {
+        let mut connection = lock(&self.writer);
+        let run = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let outcome = change(&transaction)?;
+            transaction.commit()?;
+            Ok(outcome)
+        };
+        run().map_err(|failure: Failure| failure.explain(&self.file, step))
+    }
+
+    /// Runs `query`, which must be one statement: each statement sees one consistent state.
+    fn read<T>(
+        &self,
+        step: &'static str,
+        query: impl FnOnce(&Connection) -> std::result::Result<T, Failure>,
+    ) -> Result<T> {
+        query(&lock(&self.reader)).map_err(|failure| failure.explain(&self.file, step))
+    }
+}
+
+/// A panic while the lock was held leaves the connection usable: its transaction was rolled back.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store for EmbeddedStore {
+    fn mirrors(&self) -> Result<Vec<Mirror>> {
+        self.read("reading the mirrors", mirrors::all)
+    }
+
+    fn add_mirror(&self, settings: &MirrorSettings) -> Result<MirrorId> {
+        self.write("adding a mirror", |transaction| mirrors::add(transaction, settings))
+    }
+
+    fn update_settings(&self, id: MirrorId, settings: &MirrorSettings) -> Result<()> {
+        self.write("changing a mirror", |transaction| mirrors::update_settings(transaction, id, settings))
+    }
+
+    fn remove_mirror(&self, id: MirrorId) -> Result<()> {
+        self.write("removing a mirror", |transaction| mirrors::remove(transaction, id))
+    }
+
+    fn set_enabled(&self, id: MirrorId, enabled: bool, now: Timestamp) -> Result<bool> {
+        self.write("enabling or disabling a mirror", |transaction| mirrors::set_enabled(transaction, id, enabled, now))
+    }
+
+    fn set_health(
+        &self,
+        id: MirrorId,
+        protocol: DownloadProtocol,
+        down_reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.write("storing a health check", |transaction| {
+            mirrors::set_health(transaction, id, protocol, down_reason, now)
+        })
+    }
+
+    fn record_sync_attempt(&self, id: MirrorId, started: Timestamp) -> Result<()> {
+        self.write("storing the start of a scan", |transaction| mirrors::record_sync_attempt(transaction, id, started))
+    }
+
+    fn record_sync(&self, id: MirrorId, sync: &SyncRecord) -> Result<()> {
+        self.write("storing the end of a scan", |transaction| mirrors::record_sync(transaction, id, sync))
+    }
+
+    fn source_entries(&self, visit: &mut dyn FnMut(SourceEntry)) -> Result<()> {
+        schema::connect(&self.file)
+            .and_then(|connection| source::visit_all(&connection, visit))
+            .map_err(|failure| failure.explain(&self.file, "reading the source files"))
+    }
+
+    fn apply_source_changes(&self, changes: &SourceChanges) -> Result<()> {
+        self.write("storing the source files", |transaction| source::apply(transaction, changes))
+    }
+
+    fn append_log(&self, entry: &LogEntry) -> Result<()> {
+        self.write("appending to a mirror's log", |transaction| logs::append(transaction, entry))
+    }
+
+    fn mirror_log(&self, id: MirrorId, limit: usize) -> Result<Vec<LogEntry>> {
+        self.read("reading a mirror's log", |connection| logs::newest(connection, id, limit))
+    }
+}
