@@ -1,0 +1,299 @@
+//! An open files generation.
+//!
+//! The tables were verified when the file was opened, so a position found in one of them is in range in the other.
+
+use std::path::Path;
+
+use mb_core::mirror::MirrorId;
+use mb_core::time::{FileTime, Timestamp};
+
+use super::archive::{
+    ALIAS, ArchivedExceptionRow, ArchivedFilesArchive, ArchivedRow, DIRECTORY, HAS_MD5, HAS_SHA1, HAS_SHA256,
+    UNKNOWN_TIME,
+};
+use super::builder::Exception;
+use super::set::{MirrorSet, SetId};
+use crate::mapping::Mapping;
+use crate::open::OpenError;
+
+/// How many links are followed before a path counts as missing; as Linux does (`MAXSYMLINKS`).
+const MOST_HOPS: usize = 40;
+
+/// An open files generation. It stays as it is, whatever is published or unlinked meanwhile.
+#[derive(Debug)]
+pub struct FileIndex {
+    mapping: Mapping<ArchivedFilesArchive>,
+    /// Whether there is an alias or a forbidden link, so that a missing path can lie below one.
+    has_links: bool,
+}
+
+/// What a path is.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// A file.
+    File(FileRef<'a>),
+    /// A directory.
+    Directory,
+    /// A symbolic link inside the repository, with the path that it leads to.
+    Alias(&'a [u8]),
+    /// A symbolic link that leaves the repository, or something below one.
+    Forbidden,
+    /// Nothing.
+    Missing,
+}
+
+/// A path on its way through aliases: in the index, in the caller's hands, or rewritten.
+enum Walk<'p> {
+    Given(&'p [u8]),
+    InScratch,
+}
+
+/// What the directories above a missing path come to.
+enum Above<'a> {
+    /// The first `usize` bytes of the path are an alias with this target.
+    Alias(usize, &'a [u8]),
+    Forbidden,
+    Nothing,
+}
+
+impl FileIndex {
+    /// Opens, checks in full and loads a file of the given generation.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file; see [`OpenError`].
+    pub fn open(path: &Path, expected_generation: u64) -> Result<FileIndex, OpenError> {
+        let mapping = Mapping::<ArchivedFilesArchive>::open(path, Some(expected_generation))?;
+        let has_links = mapping.archive().entries.iter().any(|entry| entry.kind != DIRECTORY);
+        Ok(FileIndex { mapping, has_links })
+    }
+
+    /// Number of the generation.
+    pub fn generation(&self) -> u64 {
+        self.mapping.header().generation
+    }
+
+    /// When the generation was published.
+    pub fn built(&self) -> Timestamp {
+        self.mapping.header().built
+    }
+
+    /// Number of files.
+    pub fn len(&self) -> usize {
+        self.archive().rows.len()
+    }
+
+    /// Whether there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the mirror sets were made with the mirrors' timezone offsets applied.
+    pub fn fix_timezone_offsets(&self) -> bool {
+        self.archive().fix_timezone_offsets
+    }
+
+    /// The mirrors that the sets and exceptions speak of, by ordinal; ascending.
+    pub fn mirror_ids(&self) -> impl ExactSizeIterator<Item = MirrorId> + '_ {
+        self.archive().mirror_ids.iter().map(|id| MirrorId(id.to_native()))
+    }
+
+    /// The mirror with an ordinal.
+    ///
+    /// # Panics
+    /// When there is none; see [`FileIndex::mirror_count`].
+    pub fn mirror_id(&self, ordinal: u32) -> MirrorId {
+        MirrorId(self.archive().mirror_ids[ordinal as usize].to_native())
+    }
+
+    /// Number of mirrors that the index was built for.
+    pub fn mirror_count(&self) -> usize {
+        self.archive().mirror_ids.len()
+    }
+
+    /// Number of distinct mirror sets.
+    pub fn set_count(&self) -> usize {
+        self.archive().set_count.to_native() as usize
+    }
+
+    /// A mirror set by a number from this generation; empty for any other number.
+    pub fn set(&self, set: SetId) -> MirrorSet<'_> {
+        MirrorSet::new(self.archive().set_of(set.0))
+    }
+
+    /// What is recorded under exactly this path.
+    pub fn lookup(&self, path: &[u8]) -> Entry<'_> {
+        self.archive().find(path).map_or(Entry::Missing, |record| self.entry(record))
+    }
+
+    /// What a path leads to when aliases of files and directories are followed; never [`Entry::Alias`].
+    ///
+    /// A path below a forbidden link is forbidden; one that needs more than 40 hops is missing. `scratch` holds
+    /// rewritten paths; nothing is allocated when it is large enough, and it is not touched unless an alias of a
+    /// directory is on the way.
+    pub fn resolve<'a>(&'a self, path: &[u8], scratch: &mut Vec<u8>) -> Entry<'a> {
+        let mut walk = Walk::Given(path);
+        for _ in 0..=MOST_HOPS {
+            let path = match walk {
+                Walk::Given(path) => path,
+                Walk::InScratch => scratch.as_slice(),
+            };
+            match self.lookup(path) {
+                Entry::Alias(target) => walk = Walk::Given(target),
+                Entry::Missing if self.has_links => match self.above(path) {
+                    Above::Alias(length, target) => {
+                        match walk {
+                            Walk::Given(path) => {
+                                scratch.clear();
+                                scratch.extend_from_slice(target);
+                                scratch.extend_from_slice(&path[length..]);
+                            }
+                            Walk::InScratch => drop(scratch.splice(..length, target.iter().copied())),
+                        }
+                        walk = Walk::InScratch;
+                    }
+                    Above::Forbidden => return Entry::Forbidden,
+                    Above::Nothing => return Entry::Missing,
+                },
+                found => return found,
+            }
+        }
+        Entry::Missing
+    }
+
+    /// The file in a row.
+    ///
+    /// # Panics
+    /// When there is no such row; see [`FileIndex::len`].
+    pub fn file(&self, row: u32) -> FileRef<'_> {
+        FileRef { archive: self.archive(), number: row, row: &self.archive().rows[row as usize] }
+    }
+
+    /// All files by ascending path, which is the order of the rows.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = FileRef<'_>> {
+        let archive = self.archive();
+        archive.rows.iter().enumerate().map(move |(number, row)| FileRef { archive, number: number as u32, row })
+    }
+
+    /// Everything that is not a file, by ascending path: directories (the root first), aliases, forbidden links.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&[u8], Entry<'_>)> {
+        let first = self.len() as u32;
+        (0..self.archive().entries.len()).map(move |number| {
+            let record = first + number as u32;
+            (self.archive().path_of(record).unwrap_or_default(), self.entry(record))
+        })
+    }
+
+    fn archive(&self) -> &ArchivedFilesArchive {
+        self.mapping.archive()
+    }
+
+    fn entry(&self, record: u32) -> Entry<'_> {
+        let archive = self.archive();
+        if let Some(row) = archive.rows.get(record as usize) {
+            return Entry::File(FileRef { archive, number: record, row });
+        }
+        let entry = &archive.entries[record as usize - archive.rows.len()];
+        match entry.kind {
+            DIRECTORY => Entry::Directory,
+            ALIAS => {
+                let target = entry.offset.to_native() as usize + usize::from(entry.path_length.to_native());
+                Entry::Alias(&archive.entry_bytes[target..][..usize::from(entry.target_length.to_native())])
+            }
+            _ => Entry::Forbidden,
+        }
+    }
+
+    /// Walks down from the root, as a file system does, to the first thing that is no directory. All directories above
+    /// recorded paths are recorded, so the walk ends where the repository does, however long the path is.
+    fn above(&self, path: &[u8]) -> Above<'_> {
+        for (slash, _) in path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/') {
+            match self.lookup(&path[..slash]) {
+                Entry::Directory => {}
+                Entry::Alias(target) => return Above::Alias(slash, target),
+                Entry::Forbidden => return Above::Forbidden,
+                Entry::File(_) | Entry::Missing => return Above::Nothing,
+            }
+        }
+        Above::Nothing
+    }
+}
+
+/// A file of an open generation.
+#[derive(Clone, Copy)]
+pub struct FileRef<'a> {
+    archive: &'a ArchivedFilesArchive,
+    number: u32,
+    row: &'a ArchivedRow,
+}
+
+impl<'a> FileRef<'a> {
+    /// Number of its row; the files are numbered by ascending path.
+    pub fn row(&self) -> u32 {
+        self.number
+    }
+
+    /// Its path in the repository.
+    pub fn path(&self) -> &'a [u8] {
+        &self.archive.path_bytes[self.row.path_offset.to_native() as usize..]
+            [..usize::from(self.row.path_length.to_native())]
+    }
+
+    /// Size of the source in bytes.
+    pub fn size(&self) -> u64 {
+        self.row.size.to_native()
+    }
+
+    /// Modification time of the source.
+    pub fn modified(&self) -> FileTime {
+        FileTime(self.row.modified.to_native())
+    }
+
+    /// SHA-1 of the source.
+    pub fn sha1(&self) -> Option<&'a [u8; 20]> {
+        self.digest(&self.archive.sha1, HAS_SHA1)
+    }
+
+    /// SHA-256 of the source.
+    pub fn sha256(&self) -> Option<&'a [u8; 32]> {
+        self.digest(&self.archive.sha256, HAS_SHA256)
+    }
+
+    /// MD5 of the source.
+    pub fn md5(&self) -> Option<&'a [u8; 16]> {
+        self.digest(&self.archive.md5, HAS_MD5)
+    }
+
+    /// The mirrors whose copy equals the source.
+    pub fn set(&self) -> SetId {
+        SetId(self.row.set.to_native())
+    }
+
+    /// The copies that differ from the source, by ascending mirror ordinal.
+    pub fn exceptions(&self) -> impl ExactSizeIterator<Item = Exception> + use<'a> {
+        let start = self.row.exceptions_start.to_native() as usize;
+        let length = usize::from(self.row.exceptions_length.to_native());
+        self.archive.exceptions[start..][..length].iter().map(exception)
+    }
+
+    fn digest<T>(&self, column: &'a [T], flag: u8) -> Option<&'a T> {
+        if self.row.hashes & flag == 0 {
+            return None;
+        }
+        column.get(self.number as usize)
+    }
+}
+
+impl std::fmt::Debug for FileRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.number, self.path().escape_ascii())
+    }
+}
+
+fn exception(row: &ArchivedExceptionRow) -> Exception {
+    let modified = row.modified.to_native();
+    Exception {
+        mirror: row.mirror.to_native(),
+        size: row.size.to_native(),
+        modified: (modified != UNKNOWN_TIME).then_some(FileTime(modified)),
+    }
+}

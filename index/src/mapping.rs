@@ -1,0 +1,158 @@
+//! A verified index file in memory: the only place where bytes of a file become records.
+//!
+//! Opening goes through length, header, checksum, byte checks and rules, in this order; what comes out can be read
+//! without further checks.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use memmap2::{Advice, Mmap};
+use rkyv::Portable;
+use rkyv::api::high::HighValidator;
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::files::archive::ArchivedFilesArchive;
+use crate::header::{HEADER_LENGTH, Header, Kind, UntrustedHeader};
+use crate::mirrors::ArchivedMirrorsArchive;
+use crate::open::{OpenError, OpenStep};
+
+/// The root record of an index file.
+pub(crate) trait Root: Portable + for<'a> CheckBytes<HighValidator<'a, rancor::Error>> + 'static {
+    /// The kind of file that has it.
+    const KIND: Kind;
+
+    /// Checks the rules that byte checks know nothing of.
+    fn verify(&self, path: &Path) -> Result<(), OpenError>;
+
+    /// Number of files or mirrors.
+    fn record_count(&self) -> usize;
+}
+
+impl Root for ArchivedFilesArchive {
+    const KIND: Kind = Kind::Files;
+
+    fn verify(&self, path: &Path) -> Result<(), OpenError> {
+        crate::files::verify::verify(self)
+            .map_err(|violation| OpenError::Files { path: path.to_owned(), source: violation })
+    }
+
+    fn record_count(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+impl Root for ArchivedMirrorsArchive {
+    const KIND: Kind = Kind::Mirrors;
+
+    fn verify(&self, path: &Path) -> Result<(), OpenError> {
+        crate::mirrors::verify(self)
+            .map_err(|violation| OpenError::Mirrors { path: path.to_owned(), source: violation })
+    }
+
+    fn record_count(&self) -> usize {
+        self.mirrors.len()
+    }
+}
+
+/// An index file that passed all checks.
+pub(crate) struct Mapping<A: 'static> {
+    header: Header,
+    length: u64,
+    /// Points into `map`, and is only handed out for as long as `self` is borrowed.
+    archive: &'static A,
+    /// Keeps the memory of `archive`; never touched again.
+    _map: Mmap,
+}
+
+impl<A: Root> Mapping<A> {
+    /// Opens a file and checks all of it. Without an expected generation any is accepted.
+    pub(crate) fn open(path: &Path, expected_generation: Option<u64>) -> Result<Mapping<A>, OpenError> {
+        let failed = |step| move |source| OpenError::Io { step, path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed(OpenStep::Open))?;
+        let (header, length) = read_header(&file, path)?;
+        if header.kind != A::KIND {
+            return Err(OpenError::Kind { path: path.to_owned(), expected: A::KIND, found: header.kind });
+        }
+        if let Some(expected) = expected_generation.filter(|&expected| expected != header.generation) {
+            return Err(OpenError::Generation { path: path.to_owned(), expected, found: header.generation });
+        }
+        // SAFETY: nobody changes or truncates the file while it is mapped. Publishers write a generation under a
+        // temporary name and rename it when it is complete; from then on it is only ever unlinked.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed(OpenStep::Map))?;
+        load(&map).map_err(failed(OpenStep::Load))?;
+        let payload = map.get(HEADER_LENGTH..).unwrap_or_default();
+        // Shorter than it was a moment ago: the checksum would not match either.
+        if payload.len() as u64 != header.payload_length || xxh3_64(payload) != header.payload_checksum {
+            return Err(OpenError::Checksum { path: path.to_owned() });
+        }
+        let archive = rkyv::access::<A, rancor::Error>(payload)
+            .map_err(|reason| OpenError::Archive { path: path.to_owned(), reason: reason.to_string() })?;
+        archive.verify(path)?;
+        // SAFETY: `archive` lies in the memory of `map`, which stays where it is when `map` moves, is read-only, and is
+        // kept by the same struct; `archive()` lends it for no longer than that struct lives.
+        let archive = unsafe { &*std::ptr::from_ref(archive) };
+        Ok(Mapping { header, length, archive, _map: map })
+    }
+
+    pub(crate) fn archive(&self) -> &A {
+        self.archive
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Length of the file in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+impl<A> std::fmt::Debug for Mapping<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.header.fmt(f)
+    }
+}
+
+/// The kind of an index file, by its header.
+pub(crate) fn kind_of(path: &Path) -> Result<Kind, OpenError> {
+    let file =
+        File::open(path).map_err(|source| OpenError::Io { step: OpenStep::Open, path: path.to_owned(), source })?;
+    Ok(read_header(&file, path)?.0.kind)
+}
+
+/// Reads the header and checks it against itself and the length of the file, which is returned too.
+fn read_header(file: &File, path: &Path) -> Result<(Header, u64), OpenError> {
+    let failed = |source| OpenError::Io { step: OpenStep::Read, path: path.to_owned(), source };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    let length = metadata.len();
+    if length < HEADER_LENGTH as u64 {
+        return Err(OpenError::Length { path: path.to_owned(), expected: HEADER_LENGTH as u64, found: length });
+    }
+    let mut bytes = [0; HEADER_LENGTH];
+    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+    let header =
+        UntrustedHeader::new(bytes).check().map_err(|source| OpenError::Header { path: path.to_owned(), source })?;
+    let expected = header.payload_length.saturating_add(HEADER_LENGTH as u64);
+    if length != expected {
+        return Err(OpenError::Length { path: path.to_owned(), expected, found: length });
+    }
+    Ok((header, length))
+}
+
+/// Brings the whole file into memory before it is used, so that no request waits for the disk, and so that a disk error
+/// is an error and not a signal.
+fn load(map: &Mmap) -> io::Result<()> {
+    match map.advise(Advice::PopulateRead) {
+        // Linux before 5.14 does not know this advice; reading the file for its checksum does the same then.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        outcome => outcome,
+    }
+}
