@@ -1,0 +1,42 @@
+# Everything a person or CI does with this tree. `make help` lists it.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help build test demo fmt lint clean test-programs demo-programs
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+build: ## Build both programs, optimised, into target/release
+	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-indexer
+
+test: test-programs ## Install what the tests need, then run all of them
+	$(CARGO) build --locked --workspace --bins
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
+	else \
+		$(CARGO) test --locked --workspace --all-targets; \
+	fi
+	$(CARGO) test --locked --workspace --doc
+
+demo: demo-programs ## Serve a small repository from three local mirrors, and print what to try
+	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-indexer
+	@exec $${CARGO_TARGET_DIR:-target}/release/mirrorbits demo
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+lint: ## Check formatting, clippy and the documentation; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+
+test-programs:
+	@.ci/install redis-server rsync nginx vsftpd wrk socat strace curl
+
+demo-programs:
+	@.ci/install rsync nginx curl
