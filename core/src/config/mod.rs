@@ -1,11 +1,64 @@
 //! The configuration file: [`load`] reads what the operator typed and resolves it once into [`Config`], which cannot be
 //! invalid.
+//!
+//! - [`document`]: from YAML to keys, texts and their lines
+//! - [`keys`]: typed reading of keys, which collects every problem of a file instead of stopping at the first
+//! - [`resolve`]: each key with its default and its check
+//! - [`address`]: the forms of network addresses
+//! - [`describe`]: the resolved values as text
+//!
+//! The keys are those of Mirrorbits, so that an existing file works unchanged, and a few of ours. `mirrorbits.conf` at the
+//! root of the repository explains each to the operator.
 
+mod address;
+mod describe;
+mod document;
+mod error;
+mod keys;
+mod resolve;
+
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use error::{ConfigError, Problem};
+
+/// What [`load`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The resolved configuration.
+    pub config: Config,
+    /// What the operator should know, one finished sentence each, with file and line: keys that mean nothing, values
+    /// without effect.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and resolves a configuration file.
+///
+/// Relative paths in it count from the working directory; a host name in `ListenAddress` is looked up.
+///
+/// # Errors
+/// The file cannot be read, is not YAML, or holds bad values; all of them are reported at once.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let bytes = fs::read(path).map_err(|cause| ConfigError::Unreadable { file: path.to_owned(), cause })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        ConfigError::NotUtf8 { file: path.to_owned(), line }
+    })?;
+    parse(&text, path)
+}
+
+/// Resolves the text of a configuration file; `file` is what messages call it.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(text: &str, file: &Path) -> Result<Loaded, ConfigError> {
+    resolve::resolve(document::parse(text, file)?, file)
+}
 
 /// When to answer with JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
