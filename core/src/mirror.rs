@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
+mod find;
+
+pub use find::{Found, find_by_name};
+
 /// Identifies a mirror for as long as the database lives; positive and never used again after a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MirrorId(pub u32);
