@@ -3,5 +3,8 @@
 //! A request runs through [`shard`] (bytes in), [`http`] (parse), [`handle`] (what to answer), [`select`] (which mirror)
 //! and back. What it is answered from is a [`snapshot`].
 
+pub mod handle;
 pub mod http;
 pub mod select;
+pub mod shard;
+pub mod snapshot;

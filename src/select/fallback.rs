@@ -1,40 +1,40 @@
 //! Servers of last resort, for when no mirror may answer.
 
-use mb_core::mirror::{DownloadProtocol, UrlScheme, absolute_url};
+use mb_core::mirror::{DownloadProtocol, MirrorSettings, UrlScheme, absolute_url};
 
 use super::{Client, Code, Wanted};
 
 /// A fallback server, prepared.
 #[derive(Clone, Debug)]
 pub struct Fallback {
-    /// `fallback0`, `fallback1`, … by its place in the configuration.
-    pub name: String,
-    /// Base URL as configured, ending in a slash.
-    pub url: String,
+    /// What JSON shows of it: the name `fallback0`, `fallback1`, … by its place in the configuration, URL and codes.
+    pub settings: MirrorSettings,
+    /// Lower-case country for `Link` headers; empty when unknown.
+    pub geo_label: String,
     scheme: UrlScheme,
     http_url: String,
     https_url: String,
     country: Code,
     continent: Code,
-    /// As configured.
-    pub country_code: String,
-    /// As configured.
-    pub continent_code: String,
 }
 
 impl Fallback {
     /// Prepares the configured fallbacks.
     pub fn prepare(configured: &[mb_core::config::Fallback]) -> Vec<Fallback> {
         let prepare = |(place, fallback): (usize, &mb_core::config::Fallback)| Fallback {
-            name: format!("fallback{place}"),
+            settings: MirrorSettings {
+                name: format!("fallback{place}"),
+                http_url: fallback.url.clone(),
+                country_codes: fallback.country_code.clone(),
+                continent_code: fallback.continent_code.clone(),
+                ..MirrorSettings::default()
+            },
+            geo_label: fallback.country_code.to_ascii_lowercase(),
             scheme: UrlScheme::of(&fallback.url),
             http_url: absolute_url(&fallback.url, DownloadProtocol::Http),
             https_url: absolute_url(&fallback.url, DownloadProtocol::Https),
-            url: fallback.url.clone(),
             country: Code::of(&fallback.country_code),
             continent: Code::of(&fallback.continent_code),
-            country_code: fallback.country_code.clone(),
-            continent_code: fallback.continent_code.clone(),
         };
         configured.iter().enumerate().map(prepare).collect()
     }

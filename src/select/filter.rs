@@ -140,7 +140,8 @@ pub fn check(
     Ok(protocol)
 }
 
-fn check_scheme(mirror: &TableMirror, wanted: Wanted) -> Result<DownloadProtocol, Reason> {
+/// Rule 2 alone: which protocol the mirror would answer over.
+pub fn check_scheme(mirror: &TableMirror, wanted: Wanted) -> Result<DownloadProtocol, Reason> {
     use DownloadProtocol::{Http, Https};
     match wanted {
         Wanted::Https if mirror.scheme == UrlScheme::HttpOnly => Err(Reason::NotHttps),

@@ -1,0 +1,108 @@
+//! Where clients are, cached by geo record: a place is decoded, and its distances to all mirrors computed, once per
+//! shard and generation.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use mb_core::geo::{AutonomousSystem, Place, RecordKey};
+
+use crate::select::cache::Cache;
+use crate::select::distance::{Point, kilometres};
+use crate::select::{Client, Code, MirrorTable};
+use crate::snapshot::Snapshot;
+
+/// Most bytes of places and distances that a shard keeps: some 5,000 places at 400 mirrors.
+const PLACES_BUDGET: usize = 8 * 1024 * 1024;
+/// Most autonomous systems that a shard keeps.
+const SYSTEMS_BUDGET: usize = 16 * 1024;
+
+/// A place with what the selection derives from it.
+pub struct KnownPlace {
+    /// The place.
+    pub place: Place,
+    /// Its country.
+    pub country: Code,
+    /// Its continent.
+    pub continent: Code,
+    /// Kilometres to each mirror, by row; empty for a client that is not located.
+    pub distances: Vec<f32>,
+}
+
+impl KnownPlace {
+    fn new(place: Place, mirrors: &MirrorTable) -> KnownPlace {
+        let country = Code::of(&place.country_code);
+        let here = Point { latitude: place.latitude, longitude: place.longitude };
+        let distance = |row: &crate::select::TableMirror| {
+            let settings = &row.mirror.settings;
+            kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
+        };
+        let distances = if country == Code::NONE { Vec::new() } else { mirrors.rows().iter().map(distance).collect() };
+        KnownPlace { continent: Code::of(&place.continent_code), place, country, distances }
+    }
+
+    fn bytes(&self) -> usize {
+        let text = &self.place;
+        size_of::<Self>()
+            + size_of_val(self.distances.as_slice())
+            + text.city.len()
+            + text.country.len()
+            + text.country_code.len()
+            + text.continent_code.len()
+    }
+}
+
+/// Where a client is.
+pub struct Location {
+    /// Its address.
+    pub address: IpAddr,
+    /// Names its place.
+    pub place_key: RecordKey,
+    /// Its place.
+    pub place: Rc<KnownPlace>,
+    /// Its network.
+    pub system: Rc<AutonomousSystem>,
+}
+
+impl Location {
+    /// The client as the rules see it.
+    pub fn client(&self) -> Client {
+        Client { country: self.place.country, continent: self.place.continent, asn: self.system.number }
+    }
+}
+
+/// The caches of one shard.
+pub struct Locator {
+    places: Cache<RecordKey, Rc<KnownPlace>>,
+    systems: Cache<RecordKey, Rc<AutonomousSystem>>,
+}
+
+impl Locator {
+    /// Empty caches.
+    pub fn new() -> Locator {
+        Locator { places: Cache::new(PLACES_BUDGET), systems: Cache::new(SYSTEMS_BUDGET) }
+    }
+
+    /// Forgets everything: the mirrors or the databases changed.
+    pub fn clear(&mut self) {
+        self.places.clear();
+        self.systems.clear();
+    }
+
+    /// Locates `address`.
+    pub fn locate(&mut self, snapshot: &Snapshot, address: IpAddr) -> Location {
+        let located = snapshot.geo.locate(address);
+        let place_key = located.place_key();
+        let place = self.places.get(&place_key, |place| place.bytes()).unwrap_or_else(|| {
+            let place = Rc::new(KnownPlace::new(located.place(), &snapshot.mirrors));
+            self.places.insert(place_key, place.clone(), place.bytes());
+            place
+        });
+        let system_key = located.autonomous_system_key();
+        let system = self.systems.get(&system_key, |_| 1).unwrap_or_else(|| {
+            let system = Rc::new(located.autonomous_system());
+            self.systems.insert(system_key, system.clone(), 1);
+            system
+        });
+        Location { address, place_key, place, system }
+    }
+}

@@ -1,0 +1,47 @@
+//! The configuration's part in answers.
+
+use ipnet::IpNet;
+use mb_core::config::{Config, OutputMode};
+
+use crate::select::Rules;
+use crate::select::fallback::Fallback;
+
+/// What of the configuration decides how requests are answered.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Rules of the selection.
+    pub rules: Rules,
+    /// Redirect or JSON.
+    pub output_mode: OutputMode,
+    /// Whether a client of plain HTTP may be sent to HTTPS.
+    pub allow_http_to_https_redirects: bool,
+    /// Alternatives in `Link` headers; 0: no header.
+    pub max_link_headers: usize,
+    /// Servers of last resort.
+    pub fallbacks: Vec<Fallback>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Show private fields of mirrors in JSON.
+    pub expose_private_fields: bool,
+    /// Echoed in JSON.
+    pub local_js_path: String,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Settings {
+        Settings {
+            rules: Rules {
+                weight_distribution_range: config.weight_distribution_range,
+                fix_timezone_offsets: config.fix_timezone_offsets,
+                allow_outdated_files: config.allow_outdated_files.clone(),
+            },
+            output_mode: config.output_mode,
+            allow_http_to_https_redirects: config.allow_http_to_https_redirects,
+            max_link_headers: config.max_link_headers,
+            fallbacks: Fallback::prepare(&config.fallbacks),
+            trusted_proxies: config.trusted_proxies.clone(),
+            expose_private_fields: config.expose_private_fields,
+            local_js_path: config.local_js_path.clone(),
+        }
+    }
+}

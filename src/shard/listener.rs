@@ -1,0 +1,142 @@
+//! Listening sockets: one per shard and address, told apart by the kernel (SO_REUSEPORT).
+
+use std::fs;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use mb_core::config::ListenAddress;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows.
+const BACKLOG: i32 = 4096;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else has it.
+    #[error("ListenAddress {address}: already in use; stop the program that listens there, or choose another address")]
+    InUse {
+        /// The address.
+        address: String,
+    },
+    /// The system refuses.
+    #[error("ListenAddress {address}: {step}: {source}")]
+    System {
+        /// The address.
+        address: String,
+        /// What was being done.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A listening socket of one shard.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket, blocking: glommio polls it itself.
+    pub socket: Socket,
+    /// Whether its clients are hosts, which have addresses, or local processes.
+    pub is_tcp: bool,
+}
+
+/// Opens `count` listeners on `address`.
+///
+/// # Errors
+/// [`ListenError`]; no listener is left open then.
+pub fn listen(address: &ListenAddress, count: usize) -> Result<Vec<Listener>, ListenError> {
+    match address {
+        ListenAddress::Tcp(address) => listen_tcp(*address, count),
+        ListenAddress::AnyTcp(port) => match listen_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), count) {
+            // A host without IPv6.
+            Err(ListenError::System { source, .. }) if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                listen_tcp(SocketAddr::from(([0, 0, 0, 0], *port)), count)
+            }
+            result => result,
+        },
+        ListenAddress::Unix(path) => listen_unix(path, count),
+    }
+}
+
+fn listen_tcp(address: SocketAddr, count: usize) -> Result<Vec<Listener>, ListenError> {
+    // Without this probe a second daemon of the same user would share the port unnoticed, as SO_REUSEPORT allows.
+    drop(bind_tcp(address, false).map_err(|failure| failure.at(address))?);
+    // With port 0 the first socket chooses, and the others follow.
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = bind_tcp(address, true).and_then(listening).map_err(|failure| failure.at(address))?;
+        if let Some(bound) = socket.local_addr().ok().and_then(|bound| bound.as_socket()) {
+            address = bound;
+        }
+        listeners.push(Listener { socket, is_tcp: true });
+    }
+    Ok(listeners)
+}
+
+struct Failure {
+    step: &'static str,
+    source: io::Error,
+}
+
+impl Failure {
+    fn at(self, address: impl ToString) -> ListenError {
+        let address = address.to_string();
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse { address },
+            _ => ListenError::System { address, step: self.step, source: self.source },
+        }
+    }
+}
+
+fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |source| Failure { step, source }
+}
+
+fn bind_tcp(address: SocketAddr, reuse_port: bool) -> Result<Socket, Failure> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+        .map_err(failed("cannot make a socket"))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified()).map_err(failed("cannot set IPV6_V6ONLY"))?;
+    }
+    // Connections of an earlier run that wait for their end must not keep the port.
+    socket.set_reuse_address(true).map_err(failed("cannot set SO_REUSEADDR"))?;
+    socket.set_reuse_port(reuse_port).map_err(failed("cannot set SO_REUSEPORT"))?;
+    // Accepted connections inherit this.
+    socket.set_tcp_nodelay(true).map_err(failed("cannot set TCP_NODELAY"))?;
+    socket.bind(&SockAddr::from(address)).map_err(failed("cannot bind"))?;
+    Ok(socket)
+}
+
+fn listening(socket: Socket) -> Result<Socket, Failure> {
+    socket.listen(BACKLOG).map_err(failed("cannot listen"))?;
+    Ok(socket)
+}
+
+/// One socket that all shards accept from: the kernel spreads nothing over unix sockets.
+fn listen_unix(path: &Path, count: usize) -> Result<Vec<Listener>, ListenError> {
+    let at = |failure: Failure| failure.at(format!("unix:{}", path.display()));
+    let connect =
+        || -> io::Result<()> { Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&SockAddr::unix(path)?) };
+    // A socket file that nobody answers behind is left from an earlier run.
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if is_socket && connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        fs::remove_file(path).map_err(failed("cannot remove the old socket")).map_err(at)?;
+    }
+    let open = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("cannot make a socket"))?;
+        let address = SockAddr::unix(path).map_err(failed("cannot use this path"))?;
+        socket.bind(&address).map_err(failed("cannot bind"))?;
+        listening(socket)
+    };
+    let socket = open().map_err(at)?;
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 1..count {
+        let socket = socket.try_clone().map_err(failed("cannot share the socket")).map_err(at)?;
+        listeners.push(Listener { socket, is_tcp: false });
+    }
+    listeners.push(Listener { socket, is_tcp: false });
+    Ok(listeners)
+}

@@ -1,0 +1,163 @@
+//! Shards: each accepts connections from a listener of its own and answers them on one core, sharing nothing that
+//! another core writes.
+//!
+//! - [`listener`]: the listening sockets
+//! - [`connection`]: one client's requests and answers
+//! - [`deadline`]: connections that take too long
+//! - [`clock`]: the time, as far as answers show it
+//! - [`rt`]: the runtimes that shards run on
+//! - [`pool`]: all shards, as the control thread sees them
+
+pub mod clock;
+pub mod connection;
+pub mod deadline;
+pub mod listener;
+pub mod pool;
+pub mod rt;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::handle::{Handler, Peer};
+use crate::http::body::Body;
+use crate::http::request::{Method, Parsed, Persistence, parse};
+use crate::http::response::{self, Envelope, Status};
+use crate::snapshot::Publication;
+use clock::Clock;
+use deadline::Deadlines;
+use pool::{Orders, Stage};
+
+/// Bytes read at once. Many pipelined requests fit, and a larger head is collected by its connection.
+const READ_SIZE: usize = 16 * 1024;
+/// Answers to pipelined requests are written out when they reach this size, before more are made.
+const WRITE_SIZE: usize = 256 * 1024;
+
+/// What the connections of one shard share. Only ever used by the shard's own thread.
+pub struct Shard {
+    publication: Arc<Publication>,
+    orders: Arc<Orders>,
+    core: RefCell<Core>,
+    deadlines: RefCell<Deadlines>,
+    clock: Clock,
+    connections: Cell<usize>,
+}
+
+/// What is borrowed while a request is answered, never across an await.
+struct Core {
+    handler: Handler,
+    epoch: u64,
+    /// Where connections read to. What is left of it when they wait moves into a buffer of their own, so that an idle
+    /// connection has none.
+    input: Box<[u8]>,
+    /// Where answers are written to, likewise.
+    output: Vec<u8>,
+}
+
+/// What became of the bytes a connection received.
+struct Progress {
+    /// Bytes that are done with.
+    consumed: usize,
+    /// More requests may be complete in the rest; they wait until the answers so far are written.
+    more: bool,
+    /// The connection is to be closed after these answers.
+    close: bool,
+}
+
+impl Shard {
+    fn new(publication: Arc<Publication>, orders: Arc<Orders>, seed: u64) -> Rc<Shard> {
+        let epoch = publication.epoch();
+        let core = Core {
+            handler: Handler::new(publication.load(), seed),
+            epoch,
+            input: vec![0; READ_SIZE].into_boxed_slice(),
+            output: Vec::with_capacity(READ_SIZE),
+        };
+        Rc::new(Shard {
+            publication,
+            orders,
+            core: RefCell::new(core),
+            deadlines: RefCell::default(),
+            clock: Clock::new(),
+            connections: Cell::new(0),
+        })
+    }
+
+    /// What a shard does some times a second whether or not there are requests.
+    fn tick(&self) {
+        self.clock.refresh();
+        self.core.borrow_mut().follow(&self.publication);
+        let mut deadlines = self.deadlines.borrow_mut();
+        if self.is_draining() {
+            deadlines.wake_all();
+        } else {
+            deadlines.sweep(self.clock.now());
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.orders.stage() != Stage::Serving
+    }
+
+    /// Answers the requests in `bytes` into `core.output`.
+    fn answer(&self, core: &mut Core, bytes: &[u8], peer: Peer, body: &mut Body) -> Progress {
+        core.follow(&self.publication);
+        let mut consumed = 0;
+        let date = self.clock.date();
+        loop {
+            match body.skip(&bytes[consumed..]) {
+                Ok(skipped) => consumed += skipped,
+                // Its request has been answered; all there is left to say is goodbye.
+                Err(_) => return Progress { consumed, more: false, close: true },
+            }
+            if *body != Body::None || consumed == bytes.len() {
+                return Progress { consumed, more: false, close: false };
+            }
+            if core.output.len() >= WRITE_SIZE {
+                return Progress { consumed, more: true, close: false };
+            }
+            match parse(&bytes[consumed..]) {
+                Parsed::Incomplete => return Progress { consumed, more: false, close: false },
+                Parsed::Rejected(rejection) => {
+                    core.reject(rejection.into(), &date);
+                    return Progress { consumed: bytes.len(), more: false, close: true };
+                }
+                Parsed::Complete { mut request, length, body: follows } => {
+                    if self.is_draining() {
+                        request.persistence = Persistence::Close;
+                    }
+                    let head_only = request.method == Method::Head;
+                    let envelope = Envelope { date: &date, persistence: request.persistence, head_only };
+                    core.handler.handle(&request, peer, envelope, &mut core.output);
+                    consumed += length;
+                    *body = follows;
+                    if request.persistence == Persistence::Close {
+                        return Progress { consumed, more: false, close: true };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Takes over the current snapshot if it is a new one.
+    fn follow(&mut self, publication: &Publication) {
+        let epoch = publication.epoch();
+        if epoch != self.epoch {
+            self.handler.adopt(publication.load());
+            self.epoch = epoch;
+        }
+    }
+
+    /// Empties the output buffer, and gives its memory back when an answer was unusually large.
+    fn reset_output(&mut self) {
+        self.output.clear();
+        self.output.shrink_to(2 * WRITE_SIZE);
+    }
+
+    fn reject(&mut self, status: Status, date: &[u8; crate::http::date::HTTP_DATE_LENGTH]) {
+        let envelope = Envelope { date, persistence: Persistence::Close, head_only: false };
+        response::plain(&mut self.output, status, envelope);
+    }
+}
