@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::current::CurrentError;
 use crate::mirrors::MirrorsViolation;
@@ -74,14 +75,14 @@ pub enum PublishError {
     },
     /// Another publisher is at work and does not come to an end.
     #[error(
-        "index: another process has held {} for more than {seconds} s; see which one by `fuser {0}` and end it if it hangs",
-        .path.display(),
+        "index: another publisher has held {path} for {waited:?}; see which process by `fuser {path}`, and end it if it hangs",
+        path = .path.display()
     )]
     Busy {
         /// The lock file.
         path: PathBuf,
-        /// How long was waited.
-        seconds: u64,
+        /// How long was waited for it.
+        waited: Duration,
     },
     /// A mirror's record breaks a rule of the format.
     #[error("index: mirror {name} cannot be published: {source}")]

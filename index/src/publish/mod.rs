@@ -15,6 +15,7 @@ mod tests;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mb_core::mirror::Mirror;
 use mb_core::time::Timestamp;
@@ -27,11 +28,15 @@ use crate::folder::{CURRENT_NAME, TEMPORARY_SUFFIX, file_name, generations};
 use crate::header::Kind;
 use crate::mirrors::{MirrorRecord, MirrorsArchive, verify_mirror};
 use crate::open::{open_newest_files, open_newest_mirrors};
-use write::{replace, write_generation};
+use write::replace;
+pub(crate) use write::write_generation;
+
+/// How long to wait for another publisher. Writing a million files takes about a second.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The points between which a publication can be interrupted; tests stop it at each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Point {
+pub(crate) enum Point {
     /// The temporary file of a kind exists and is empty.
     Created(Kind),
     /// It has its records, but no header.
@@ -57,7 +62,7 @@ enum Point {
 }
 
 /// Is told of each point that was reached, and may fail the publication there.
-type Observer<'a> = &'a mut dyn FnMut(Point) -> io::Result<()>;
+pub(crate) type Observer<'a> = &'a mut dyn FnMut(Point) -> io::Result<()>;
 
 /// An index folder to publish into.
 #[derive(Clone, Debug)]
@@ -78,7 +83,7 @@ impl Publisher {
     pub fn lock(&self) -> Result<PublishLock, PublishError> {
         fs::create_dir_all(&self.dir)
             .map_err(|source| PublishError::io(PublishStep::CreateFolder, &self.dir, source))?;
-        Ok(PublishLock { dir: self.dir.clone(), _file: lock::acquire(&self.dir)? })
+        Ok(PublishLock { dir: self.dir.clone(), _file: lock::acquire(&self.dir, PATIENCE)? })
     }
 }
 
@@ -134,22 +139,25 @@ impl PublishLock {
         if let Some(files) = files {
             let generation = self.next_generation(Kind::Files, previous)?;
             unnamed.0.push(write_generation(&self.dir, Kind::Files, generation, built, &files.archive, observer)?);
+            self.observe(Point::Renamed(Kind::Files), PublishStep::Rename, observer)?;
             next.files = Some(generation);
         }
         let generation = self.next_generation(Kind::Mirrors, previous)?;
         unnamed.0.push(write_generation(&self.dir, Kind::Mirrors, generation, built, &mirrors, observer)?);
+        self.observe(Point::Renamed(Kind::Mirrors), PublishStep::Rename, observer)?;
         next.mirrors = Some(generation);
         self.sync_folder(Point::FolderSynced, observer)?;
 
         replace(&self.dir.join(CURRENT_NAME), render(next).as_bytes(), observer)?;
         unnamed.0.clear();
+        self.observe(Point::CurrentRenamed, PublishStep::Rename, observer)?;
         self.sync_folder(Point::CurrentFolderSynced, observer)?;
 
         self.prune(Kind::Mirrors, previous.mirrors, next.mirrors)?;
         if files.is_some() {
             self.prune(Kind::Files, previous.files, next.files)?;
         }
-        observer(Point::Pruned).map_err(|source| PublishError::io(PublishStep::Prune, &self.dir, source))?;
+        self.observe(Point::Pruned, PublishStep::Prune, observer)?;
         Ok(next)
     }
 
@@ -164,8 +172,13 @@ impl PublishLock {
     }
 
     fn sync_folder(&self, point: Point, observer: Observer<'_>) -> Result<(), PublishError> {
-        let synced = File::open(&self.dir).and_then(|folder| folder.sync_all()).and_then(|()| observer(point));
-        synced.map_err(|source| PublishError::io(PublishStep::SyncFolder, &self.dir, source))
+        let synced = File::open(&self.dir).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| PublishError::io(PublishStep::SyncFolder, &self.dir, source))?;
+        self.observe(point, PublishStep::SyncFolder, observer)
+    }
+
+    fn observe(&self, point: Point, step: PublishStep, observer: Observer<'_>) -> Result<(), PublishError> {
+        observer(point).map_err(|source| PublishError::io(step, &self.dir, source))
     }
 
     /// Removes what publishers that died left behind: the lock is ours, so nobody is writing.

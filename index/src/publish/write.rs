@@ -28,7 +28,7 @@ const BUFFER: usize = 256 << 10;
 type ArchiveWriter<'w> = IoWriter<BufWriter<&'w mut HashingFile>>;
 
 /// Writes a generation, brings it to the disk and gives it its name; the folder is still to be synced. Returns its path.
-pub(super) fn write_generation<T>(
+pub(crate) fn write_generation<T>(
     dir: &Path,
     kind: Kind,
     generation: u64,
@@ -52,11 +52,6 @@ where
     temporary.file.sync_all().map_err(temporary.failed(PublishStep::Sync))?;
     observe(observer, PublishStep::Sync, Point::Synced(kind))?;
     temporary.rename(&path)?;
-    observer(Point::Renamed(kind)).map_err(|source| {
-        // The file has its name already, but the caller does not learn of it.
-        let _ = fs::remove_file(&path);
-        PublishError::io(PublishStep::Rename, &path, source)
-    })?;
     Ok(path)
 }
 
@@ -68,8 +63,7 @@ pub(super) fn replace(path: &Path, content: &[u8], observer: Observer<'_>) -> Re
     observe(observer, PublishStep::Write, Point::CurrentWritten)?;
     temporary.file.sync_all().map_err(temporary.failed(PublishStep::Sync))?;
     observe(observer, PublishStep::Sync, Point::CurrentSynced)?;
-    temporary.rename(path)?;
-    observer(Point::CurrentRenamed).map_err(|source| PublishError::io(PublishStep::Rename, path, source))
+    temporary.rename(path)
 }
 
 /// Writes the archive behind the place of the header, and returns the header that belongs there.
@@ -93,7 +87,7 @@ where
 }
 
 /// Writes behind the place of the header, and hashes what it writes.
-pub(super) struct HashingFile {
+pub(crate) struct HashingFile {
     file: File,
     hasher: Xxh3Default,
     written: u64,
