@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(age_of_copy(source, FileTime::from_seconds(1_700_000_001), 0, second), -i128::from(second));
         assert_eq!(age_of_copy(source, FileTime::from_seconds(1_699_996_400), 3_600_000, second), 0);
         assert_eq!(age_of_copy(source, FileTime::from_seconds(1_700_000_000), 0, 0), 987_654_321);
-        assert_eq!(age_of_copy(FileTime(-1), FileTime(-second as i64), 0, second), 0);
+        assert_eq!(age_of_copy(FileTime(-1), FileTime::from_seconds(-1), 0, second), 0);
     }
 
     #[test]

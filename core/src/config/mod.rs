@@ -16,6 +16,8 @@ mod document;
 mod error;
 mod keys;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::net::SocketAddr;
