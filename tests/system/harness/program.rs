@@ -1,0 +1,83 @@
+//! A running program whose output goes to a file, and which is killed when dropped, also by a panicking test.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use super::eventually;
+
+/// A program that was started.
+#[derive(Debug)]
+pub(crate) struct Program {
+    name: String,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Program {
+    /// Starts `command` with standard output and error in `folder/NAME.log`, appended to what is there.
+    pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> Program {
+        let output = folder.join(format!("{name}.log"));
+        let log = File::options().create(true).append(true).open(&output).expect("log of a program");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let child = command
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("second handle of a log"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {name} ({command:?}): {e}; `make test` installs what tests need"));
+        Program { name: name.to_owned(), child, output }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
+    /// Panics with its output when it has ended.
+    pub(crate) fn assert_running(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("status of a child") {
+            panic!("{} ended with {status}:\n{}", self.name, self.output());
+        }
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("signal to a child");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        eventually(&format!("end of {name}"), || {
+            self.child
+                .try_wait()
+                .map_err(|e| e.to_string())?
+                .ok_or_else(|| format!("still running:\n{}", self.output()))
+        })
+    }
+
+    /// Waits until its output contains `text`.
+    pub(crate) fn wait_for_output(&mut self, text: &str) {
+        eventually(&format!("`{text}` in the output of {}", self.name), || {
+            let output = self.output();
+            if output.contains(text) { Ok(()) } else { Err(output) }
+        });
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- output of {}:\n{}", self.name, self.output());
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The whole system under test: the real programs, real mirrors on loopback, real files.
+//!
+//! One module per story. All of them start what they need through [`harness`] and share nothing, so they run at the same
+//! time, as threads of one process (`cargo test`) or as processes (nextest).
+
+mod bad_input;
+mod harness;
+mod http_surface;
+mod indexer_killed;
+mod mirror_changes;
+mod right_file;
