@@ -2,7 +2,10 @@
 //!
 //! A request runs through [`shard`] (bytes in), [`http`] (parse), [`handle`] (what to answer), [`select`] (which mirror)
 //! and back. What it is answered from is a [`snapshot`].
+//!
+//! Beside the requests runs the [`control`] plane.
 
+pub mod control;
 pub mod handle;
 pub mod http;
 pub mod select;

@@ -1,0 +1,182 @@
+//! Asking the indexer for work over its socket; the messages are those of [`mb_core::link`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mb_core::link::{Event, Request, ScanReport, SourceReport, socket_path};
+use mb_core::mirror::MirrorId;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// A notice of a change must not hold up the command that made it; the indexer answers within a millisecond.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the indexer did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody listens.
+    #[error(
+        "the indexer is not running ({}: {source}): the daemon starts it unless it runs with -monitor=false; see its log",
+        socket.display()
+    )]
+    NotRunning {
+        /// Where it should listen.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection broke, most likely since the indexer ended.
+    #[error("the connection to the indexer broke before it was done: {0}; see the daemon's log")]
+    Broken(#[source] io::Error),
+    /// An answer that is no [`Event`].
+    #[error("the indexer answered {line:?}, which is not understood: {source}; do both programs have the same version?")]
+    Answer {
+        /// What it sent.
+        line: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The work failed; the text is the indexer's.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The figures of work that is done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Of a mirror scan.
+    pub scan: Option<ScanReport>,
+    /// Of a source scan.
+    pub source: Option<SourceReport>,
+}
+
+/// A way to the indexer of a state directory, whether it runs or not.
+#[derive(Clone, Debug)]
+pub struct IndexerLink {
+    socket: PathBuf,
+}
+
+impl IndexerLink {
+    /// The link to the indexer of `state_dir`.
+    pub fn new(state_dir: &Path) -> IndexerLink {
+        IndexerLink { socket: socket_path(state_dir) }
+    }
+
+    /// Has `request` done and waits for its end. Dropping the future cancels the work.
+    ///
+    /// # Errors
+    /// The indexer does not run, ended meanwhile, or failed.
+    pub async fn run(&self, request: &Request) -> Result<Outcome, LinkError> {
+        let mut stream = self.connect().await?;
+        let mut line = serde_json::to_string(request).map_err(|error| LinkError::Broken(error.into()))?;
+        line.push('\n');
+        stream.write_all(line.as_bytes()).await.map_err(LinkError::Broken)?;
+        let mut answers = BufReader::new(stream).lines();
+        while let Some(line) = answers.next_line().await.map_err(LinkError::Broken)? {
+            match serde_json::from_str(&line) {
+                Ok(Event::Progress { message }) => tracing::debug!("indexer: {message}"),
+                Ok(Event::Done { scan, source }) => return Ok(Outcome { scan, source }),
+                Ok(Event::Failed { message }) => return Err(LinkError::Failed(message)),
+                Err(source) => return Err(LinkError::Answer { line, source }),
+            }
+        }
+        Err(LinkError::Broken(io::ErrorKind::UnexpectedEof.into()))
+    }
+
+    /// Tells the indexer that the record of mirror `id` changed. An indexer that does not run reads the store when it
+    /// starts, so nothing is lost when it cannot be told.
+    pub async fn mirrors_changed(&self, id: MirrorId) {
+        let notice = Request::MirrorsChanged { ids: vec![id] };
+        match tokio::time::timeout(NOTICE_TIMEOUT, self.run(&notice)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!("the change of mirror {id} was not told to the indexer: {error}"),
+            Err(_) => tracing::debug!("the indexer did not take notice of the change of mirror {id} in time"),
+        }
+    }
+
+    /// Whether somebody listens.
+    pub(super) async fn is_up(&self) -> bool {
+        self.connect().await.is_ok()
+    }
+
+    async fn connect(&self) -> Result<UnixStream, LinkError> {
+        UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| LinkError::NotRunning { socket: self.socket.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Answers one connection with `answers` and returns the request line.
+    async fn answer(listener: UnixListener, answers: &'static str) -> String {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut request = String::new();
+        stream.read_line(&mut request).await.unwrap();
+        stream.write_all(answers.as_bytes()).await.unwrap();
+        request
+    }
+
+    async fn run_against(answers: &'static str) -> Result<Outcome, LinkError> {
+        let state_dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(socket_path(state_dir.path())).unwrap();
+        let server = tokio::spawn(answer(listener, answers));
+        let request = Request::ScanSource { rehash: true, force: false };
+        let outcome = IndexerLink::new(state_dir.path()).run(&request).await;
+        let sent: Request = serde_json::from_str(&server.await.unwrap()).unwrap();
+        assert_eq!(sent, request);
+        outcome
+    }
+
+    #[tokio::test]
+    async fn events_are_read_until_the_end_of_the_work() {
+        let outcome = run_against(concat!(
+            r#"{"event":"progress","message":"10 files"}"#,
+            "\n",
+            r#"{"event":"done","source":{"files":10,"hashed":2,"removed":0,"unreadable":0}}"#,
+            "\n"
+        ));
+        let source = SourceReport { files: 10, hashed: 2, removed: 0, unreadable: 0 };
+        assert_eq!(outcome.await.unwrap(), Outcome { scan: None, source: Some(source) });
+    }
+
+    #[tokio::test]
+    async fn a_failure_keeps_its_reason() {
+        let error = run_against("{\"event\":\"failed\",\"message\":\"no such module\"}\n").await.unwrap_err();
+        assert_eq!(error.to_string(), "no such module");
+    }
+
+    #[tokio::test]
+    async fn an_indexer_that_dies_or_babbles_is_told() {
+        assert!(matches!(run_against("").await, Err(LinkError::Broken(_))));
+        assert!(matches!(run_against("what?\n").await, Err(LinkError::Answer { .. })));
+    }
+
+    #[tokio::test]
+    async fn without_an_indexer_the_error_says_so() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let link = IndexerLink::new(state_dir.path());
+        let error = link.run(&Request::Reload).await.unwrap_err();
+        assert!(error.to_string().contains("the indexer is not running"), "{error}");
+        link.mirrors_changed(MirrorId(1)).await;
+    }
+
+    #[tokio::test]
+    async fn dropping_the_call_closes_the_connection() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(socket_path(state_dir.path())).unwrap();
+        let link = IndexerLink::new(state_dir.path());
+        let call = tokio::spawn(async move { link.run(&Request::Reload).await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        call.abort();
+        let mut received = String::new();
+        stream.read_to_string(&mut received).await.unwrap();
+    }
+}

@@ -1,0 +1,321 @@
+//! Keeping `mb-indexer run` running beside the daemon.
+//!
+//! ```text
+//! Starting ──listens──▶ Running ──ends──▶ Backoff ──pause over──▶ Starting
+//!    └──────────────ends, or cannot be started──────▲
+//! any ──stop()──▶ Off
+//! ```
+//!
+//! The child's standard input is a pipe that only the daemon holds: however the daemon dies, the child reads its end and
+//! ends, too. Its standard error goes into the daemon's log, line by line.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::IndexerLink;
+
+/// File name of the indexer's program.
+const PROGRAM: &str = "mb-indexer";
+/// Pause before the first restart; doubled with every further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest pause between two restarts: an indexer that fails again and again costs nothing, and is back soon.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// An indexer that lived this long was all right: the next restart is prompt again.
+const PROVEN_LIFE: Duration = Duration::from_secs(60);
+/// Between SIGTERM and SIGKILL.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How often a starting indexer is tried for its socket.
+const LISTEN_POLL: Duration = Duration::from_millis(50);
+
+/// What the indexer is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IndexerState {
+    /// The process was started and does not listen yet.
+    Starting,
+    /// It listens on its socket.
+    Running {
+        /// Its process id.
+        pid: u32,
+    },
+    /// It ended, or could not be started.
+    Backoff {
+        /// When it is started again.
+        until: Instant,
+        /// What happened.
+        reason: String,
+    },
+    /// It was stopped.
+    Off,
+}
+
+/// An indexer that is restarted whenever it ends. Dropping this stops it without waiting.
+pub struct SupervisedIndexer {
+    state: watch::Receiver<IndexerState>,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl SupervisedIndexer {
+    /// Starts `program run -supervised -config CONFIG_PATH` and keeps it running.
+    pub fn start(program: PathBuf, config_path: &Path, state_dir: &Path) -> SupervisedIndexer {
+        let (stop, stopped) = oneshot::channel();
+        let (state_sender, state) = watch::channel(IndexerState::Starting);
+        let supervision = Supervision {
+            program,
+            config_path: config_path.to_owned(),
+            link: IndexerLink::new(state_dir),
+            state: state_sender,
+        };
+        let task = tokio::spawn(supervision.run(stopped));
+        SupervisedIndexer { state, stop: Some(stop), task: Some(task) }
+    }
+
+    /// The state, to read or to wait for changes of.
+    pub fn state(&self) -> watch::Receiver<IndexerState> {
+        self.state.clone()
+    }
+
+    /// Ends the indexer: SIGTERM, and SIGKILL when it needs longer than five seconds.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        if let Some(task) = self.task.take() {
+            // The task has nothing to return; its panic was reported when it happened.
+            let _ = task.await;
+        }
+    }
+}
+
+/// The indexer's program: the one beside our own, else the first in `PATH`.
+pub fn program() -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(PROGRAM));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))
+}
+
+struct Supervision {
+    program: PathBuf,
+    config_path: PathBuf,
+    link: IndexerLink,
+    state: watch::Sender<IndexerState>,
+}
+
+/// How a child's life ended.
+enum End {
+    Died(String),
+    Stopped,
+}
+
+impl Supervision {
+    async fn run(self, mut stopped: oneshot::Receiver<()>) {
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let born = Instant::now();
+            let reason = match self.one_life(&mut stopped).await {
+                End::Stopped => break,
+                End::Died(reason) => reason,
+            };
+            if born.elapsed() >= PROVEN_LIFE {
+                backoff = FIRST_BACKOFF;
+            }
+            tracing::error!("{reason}; it is started again in {} s", backoff.as_secs());
+            let until = Instant::now() + backoff;
+            self.state.send_replace(IndexerState::Backoff { until, reason });
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                _ = &mut stopped => break,
+            }
+            backoff = next_backoff(backoff);
+        }
+        self.state.send_replace(IndexerState::Off);
+    }
+
+    async fn one_life(&self, stopped: &mut oneshot::Receiver<()>) -> End {
+        self.state.send_replace(IndexerState::Starting);
+        let mut child = match self.spawn() {
+            Ok(child) => child,
+            Err(error) => return End::Died(self.cannot_start(&error)),
+        };
+        let pid = child.id().unwrap_or_default();
+        // Held until the child is gone: the end of the pipe tells it that the daemon is.
+        let _stdin = child.stdin.take();
+        let log = child.stderr.take().map(|stderr| tokio::spawn(forward_lines(stderr)));
+        let end = tokio::select! {
+            ended = child.wait() => match ended {
+                Ok(status) => End::Died(format!("the indexer (process {pid}) ended: {}", describe(status))),
+                Err(error) => End::Died(format!("the indexer (process {pid}) cannot be waited for: {error}")),
+            },
+            never = self.report_running(pid) => match never {},
+            _ = stopped => {
+                stop(&mut child, pid).await;
+                End::Stopped
+            }
+        };
+        if let Some(log) = log {
+            // What it wrote last often tells why it ended; a grandchild that keeps the pipe open must not hold us up.
+            let _ = tokio::time::timeout(LISTEN_POLL, log).await;
+        }
+        end
+    }
+
+    fn spawn(&self) -> std::io::Result<Child> {
+        Command::new(&self.program)
+            .arg("run")
+            .arg("-supervised")
+            .arg("-config")
+            .arg(&self.config_path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+    }
+
+    fn cannot_start(&self, error: &std::io::Error) -> String {
+        let program = self.program.display();
+        if error.kind() == std::io::ErrorKind::NotFound {
+            format!(
+                "the indexer cannot be started: there is no {program} beside this program or in PATH; install it, or run \
+                 the daemon with -monitor=false"
+            )
+        } else {
+            format!("the indexer cannot be started: {program}: {error}")
+        }
+    }
+
+    /// Says so when the child listens; never returns.
+    async fn report_running(&self, pid: u32) -> Infallible {
+        while !self.link.is_up().await {
+            tokio::time::sleep(LISTEN_POLL).await;
+        }
+        tracing::info!("the indexer runs as process {pid}");
+        self.state.send_replace(IndexerState::Running { pid });
+        std::future::pending().await
+    }
+}
+
+/// The pause after a pause of `backoff`.
+fn next_backoff(backoff: Duration) -> Duration {
+    (backoff * 2).min(LONGEST_BACKOFF)
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+async fn stop(child: &mut Child, pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself a moment ago, and is a zombie then: the id is still its own.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    if tokio::time::timeout(STOP_GRACE, child.wait()).await.is_err() {
+        tracing::warn!("the indexer (process {pid}) did not end within {} s and is killed", STOP_GRACE.as_secs());
+        if let Err(error) = child.kill().await {
+            tracing::error!("the indexer (process {pid}) cannot be killed: {error}");
+        }
+    }
+}
+
+async fn forward_lines(stderr: ChildStderr) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
+        tracing::info!(target: "mb_indexer", "{}", String::from_utf8_lossy(&line).trim_end());
+        line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use mb_core::link::socket_path;
+    use rustix::process::test_kill_process;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Longer than a restart takes, on a busy machine.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// A program that does what `script` says, whatever its arguments are.
+    fn program_of(folder: &Path, script: &str) -> PathBuf {
+        let path = folder.join("mb-indexer");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    async fn wait_for(
+        indexer: &SupervisedIndexer,
+        what: &str,
+        condition: impl FnMut(&IndexerState) -> bool,
+    ) -> IndexerState {
+        let mut state = indexer.state();
+        let reached = tokio::time::timeout(DEADLINE, state.wait_for(condition)).await;
+        reached.unwrap_or_else(|_| panic!("not {what} in time: {:?}", indexer.state().borrow())).unwrap().clone()
+    }
+
+    fn is_backoff_with(state: &IndexerState, text: &str) -> bool {
+        matches!(state, IndexerState::Backoff { reason, .. } if reason.contains(text))
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_reported_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let indexer = SupervisedIndexer::start(folder.path().join("absent"), Path::new("c"), folder.path());
+        wait_for(&indexer, "missing", |state| is_backoff_with(state, "-monitor=false")).await;
+        indexer.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_indexer_that_ends_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let lives = folder.path().join("lives");
+        let program = program_of(folder.path(), &format!("echo \"$@\" >> {}; exit 3", lives.display()));
+        let indexer = SupervisedIndexer::start(program, Path::new("a.conf"), folder.path());
+        wait_for(&indexer, "ended", |state| is_backoff_with(state, "exit status 3")).await;
+        wait_for(&indexer, "restarted", |state| *state == IndexerState::Starting).await;
+        wait_for(&indexer, "ended again", |state| is_backoff_with(state, "exit status 3")).await;
+        indexer.stop().await;
+        let lives = std::fs::read_to_string(lives).unwrap();
+        assert!(lives.starts_with("run -supervised -config a.conf\nrun -supervised"), "{lives}");
+    }
+
+    #[tokio::test]
+    async fn a_listening_indexer_runs_until_it_is_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let _listener = UnixListener::bind(socket_path(folder.path())).unwrap();
+        let program = program_of(folder.path(), "exec sleep 600");
+        let indexer = SupervisedIndexer::start(program, Path::new("c"), folder.path());
+        let state = wait_for(&indexer, "running", |state| matches!(state, IndexerState::Running { .. })).await;
+        let IndexerState::Running { pid } = state else { unreachable!() };
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        test_kill_process(pid).unwrap();
+        let state = indexer.state();
+        indexer.stop().await;
+        assert_eq!(*state.borrow(), IndexerState::Off);
+        test_kill_process(pid).unwrap_err();
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let pauses: Vec<u64> = std::iter::successors(Some(FIRST_BACKOFF), |&pause| Some(next_backoff(pause)))
+            .take(8)
+            .map(|pause| pause.as_secs())
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+}

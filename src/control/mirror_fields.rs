@@ -1,0 +1,313 @@
+//! A mirror as keys and values: what `show` prints, `set` takes and differences are told in.
+//!
+//! The printed form is YAML, one key per line in a fixed order, then a marker line and the comment as it is.
+
+use std::fmt::Write as _;
+
+use mb_core::mirror::{AllowRedirects, Mirror};
+
+/// Separates the keys from the comment.
+pub const COMMENT_MARKER: &str = "##### Comments go below this line #####";
+
+/// Why a key cannot be set to a value.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// No such key.
+    #[error("unknown key {0:?}: the keys are {keys}", keys = keys().collect::<Vec<_>>().join(", "))]
+    UnknownKey(String),
+    /// Not a value of the key's type.
+    #[error("{key}: {value:?} is not allowed; give {allowed}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// As it was given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+/// Where a key's value is kept, which also tells its type.
+enum Place {
+    Text(fn(&mut Mirror) -> &mut String),
+    Flag(fn(&mut Mirror) -> &mut bool),
+    Score(fn(&mut Mirror) -> &mut i32),
+    Degrees(fn(&mut Mirror) -> &mut f32),
+    SystemNumber(fn(&mut Mirror) -> &mut u32),
+    Redirects(fn(&mut Mirror) -> &mut AllowRedirects),
+}
+
+/// All keys, in the order of the printed form.
+const FIELDS: [(&str, Place); 22] = [
+    ("Name", Place::Text(|mirror| &mut mirror.settings.name)),
+    ("HttpURL", Place::Text(|mirror| &mut mirror.settings.http_url)),
+    ("RsyncURL", Place::Text(|mirror| &mut mirror.settings.rsync_url)),
+    ("FtpURL", Place::Text(|mirror| &mut mirror.settings.ftp_url)),
+    ("SponsorName", Place::Text(|mirror| &mut mirror.settings.sponsor_name)),
+    ("SponsorURL", Place::Text(|mirror| &mut mirror.settings.sponsor_url)),
+    ("SponsorLogoURL", Place::Text(|mirror| &mut mirror.settings.sponsor_logo_url)),
+    ("AdminName", Place::Text(|mirror| &mut mirror.settings.admin_name)),
+    ("AdminEmail", Place::Text(|mirror| &mut mirror.settings.admin_email)),
+    ("CustomData", Place::Text(|mirror| &mut mirror.settings.custom_data)),
+    ("ContinentOnly", Place::Flag(|mirror| &mut mirror.settings.continent_only)),
+    ("CountryOnly", Place::Flag(|mirror| &mut mirror.settings.country_only)),
+    ("ASOnly", Place::Flag(|mirror| &mut mirror.settings.as_only)),
+    ("Score", Place::Score(|mirror| &mut mirror.settings.score)),
+    ("Latitude", Place::Degrees(|mirror| &mut mirror.settings.latitude)),
+    ("Longitude", Place::Degrees(|mirror| &mut mirror.settings.longitude)),
+    ("ContinentCode", Place::Text(|mirror| &mut mirror.settings.continent_code)),
+    ("CountryCodes", Place::Text(|mirror| &mut mirror.settings.country_codes)),
+    ("ExcludedCountryCodes", Place::Text(|mirror| &mut mirror.settings.excluded_country_codes)),
+    ("ASNum", Place::SystemNumber(|mirror| &mut mirror.settings.asn)),
+    ("Enabled", Place::Flag(|mirror| &mut mirror.state.enabled)),
+    ("AllowRedirects", Place::Redirects(|mirror| &mut mirror.settings.allow_redirects)),
+];
+
+/// The keys in the order of the printed form.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|(key, _)| *key)
+}
+
+/// Sets `key`, in any case, to what `value` says.
+///
+/// # Errors
+/// The key is unknown, or the value is not of its type.
+pub fn set(mirror: &mut Mirror, key: &str, value: &str) -> Result<(), FieldError> {
+    let (key, place) = FIELDS
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(key))
+        .ok_or_else(|| FieldError::UnknownKey(key.to_owned()))?;
+    let refuse = |allowed| FieldError::Value { key, value: value.to_owned(), allowed };
+    match place {
+        Place::Text(at) => value.clone_into(at(mirror)),
+        Place::Flag(at) => *at(mirror) = flag(value).ok_or_else(|| refuse("true or false"))?,
+        Place::Score(at) => *at(mirror) = value.parse().map_err(|_| refuse("a whole number"))?,
+        Place::Degrees(at) => {
+            let degrees: f32 = value.parse().map_err(|_| refuse("degrees, such as 48.8566"))?;
+            *at(mirror) = degrees;
+        }
+        Place::SystemNumber(at) => *at(mirror) = value.parse().map_err(|_| refuse("a number from 0 to 4294967295"))?,
+        Place::Redirects(at) => {
+            *at(mirror) = match value {
+                "" | "null" | "~" => AllowRedirects::Default,
+                value => match flag(value).ok_or_else(|| refuse("null, true or false"))? {
+                    true => AllowRedirects::Allowed,
+                    false => AllowRedirects::Disallowed,
+                },
+            };
+        }
+    }
+    Ok(())
+}
+
+/// The printed form of `mirror`, ending in a line break.
+pub fn to_yaml(mirror: &Mirror) -> String {
+    let mut yaml = lines(mirror).join("\n");
+    let _ = writeln!(yaml, "\n{COMMENT_MARKER}");
+    if !mirror.settings.comment.is_empty() {
+        let _ = writeln!(yaml, "{}", mirror.settings.comment.trim_end_matches('\n'));
+    }
+    yaml
+}
+
+/// Lines `- old` and `+ new` for what differs; empty when nothing does.
+pub fn difference(old: &Mirror, new: &Mirror) -> String {
+    let mut difference = String::new();
+    for (old, new) in lines(old).into_iter().zip(lines(new)) {
+        if old != new {
+            let _ = writeln!(difference, "- {old}\n+ {new}");
+        }
+    }
+    if old.settings.comment != new.settings.comment {
+        for line in old.settings.comment.lines() {
+            let _ = writeln!(difference, "- {line}");
+        }
+        for line in new.settings.comment.lines() {
+            let _ = writeln!(difference, "+ {line}");
+        }
+    }
+    difference
+}
+
+/// `Key: value` of every key.
+fn lines(mirror: &Mirror) -> Vec<String> {
+    // The table has only mutable access; one copy here is simpler than every row twice.
+    let mut mirror = mirror.clone();
+    FIELDS.iter().map(|(key, place)| format!("{key}: {}", value(place, &mut mirror))).collect()
+}
+
+fn value(place: &Place, mirror: &mut Mirror) -> String {
+    match place {
+        Place::Text(at) => scalar(at(mirror)),
+        Place::Flag(at) => at(mirror).to_string(),
+        Place::Score(at) => at(mirror).to_string(),
+        Place::Degrees(at) => at(mirror).to_string(),
+        Place::SystemNumber(at) => at(mirror).to_string(),
+        Place::Redirects(at) => match at(mirror) {
+            AllowRedirects::Default => "null".to_owned(),
+            AllowRedirects::Allowed => "true".to_owned(),
+            AllowRedirects::Disallowed => "false".to_owned(),
+        },
+    }
+}
+
+fn flag(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// `text` as a YAML string: plain where that cannot be taken for anything else, else in double quotes (YAML 1.2, 7.3.1).
+fn scalar(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Narrower than YAML allows, so that every parser, of YAML 1.1 or 1.2, reads a string.
+fn is_plain(text: &str) -> bool {
+    let starts_as_word = text.starts_with(|c: char| c.is_alphabetic() || c == '/');
+    let is_safe = |c: char| c.is_alphanumeric() || " -_./:@+,=%~()?&".contains(c);
+    let is_keyword =
+        ["true", "false", "yes", "no", "on", "off", "y", "n", "null"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    let looks_like_number = text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("inf");
+    starts_as_word
+        && text.chars().all(is_safe)
+        && !is_keyword
+        && !looks_like_number
+        && !text.contains(": ")
+        && !text.ends_with([':', ' '])
+}
+
+#[cfg(test)]
+mod tests {
+    use mb_core::mirror::{MirrorId, MirrorSettings, MirrorState};
+    use proptest::prelude::*;
+    use saphyr::{LoadableYamlNode, Yaml};
+
+    use super::*;
+
+    fn mirror() -> Mirror {
+        let settings = MirrorSettings {
+            name: "paris".into(),
+            http_url: "http://a.example/".into(),
+            sponsor_name: "Cheese: & \"Wine\" # 1".into(),
+            latitude: 48.8566,
+            longitude: 2.0,
+            country_codes: "NO SE".into(),
+            asn: 64496,
+            comment: "first\nsecond".into(),
+            ..MirrorSettings::default()
+        };
+        Mirror { id: MirrorId(1), settings, state: MirrorState::default() }
+    }
+
+    #[test]
+    fn a_mirror_is_printed_key_by_key() {
+        let expected = r##"Name: paris
+HttpURL: http://a.example/
+RsyncURL: ""
+FtpURL: ""
+SponsorName: "Cheese: & \"Wine\" # 1"
+SponsorURL: ""
+SponsorLogoURL: ""
+AdminName: ""
+AdminEmail: ""
+CustomData: ""
+ContinentOnly: false
+CountryOnly: false
+ASOnly: false
+Score: 0
+Latitude: 48.8566
+Longitude: 2
+ContinentCode: ""
+CountryCodes: NO SE
+ExcludedCountryCodes: ""
+ASNum: 64496
+Enabled: false
+AllowRedirects: null
+##### Comments go below this line #####
+first
+second
+"##;
+        assert_eq!(to_yaml(&mirror()), expected);
+    }
+
+    #[test]
+    fn every_key_takes_its_type_of_value() {
+        let values = [
+            ("Score", "-5", "Score: -5"),
+            ("score", "7", "Score: 7"),
+            ("Latitude", "-1.5", "Latitude: -1.5"),
+            ("ASNum", "4294967295", "ASNum: 4294967295"),
+            ("Enabled", "true", "Enabled: true"),
+            ("CountryOnly", "On", "CountryOnly: true"),
+            ("AllowRedirects", "false", "AllowRedirects: false"),
+            ("AllowRedirects", "null", "AllowRedirects: null"),
+            ("CountryCodes", "NO", "CountryCodes: \"NO\""),
+            ("SponsorName", "", "SponsorName: \"\""),
+        ];
+        for (key, value, line) in values {
+            let mut mirror = mirror();
+            set(&mut mirror, key, value).unwrap();
+            assert!(lines(&mirror).iter().any(|printed| printed == line), "{key}={value}: {:?}", lines(&mirror));
+        }
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_refused_with_what_is_allowed() {
+        let refusals = [
+            ("Colour", "red", "the keys are Name, HttpURL"),
+            ("Score", "much", "a whole number"),
+            ("Latitude", "north", "degrees"),
+            ("ASNum", "-1", "a number from 0"),
+            ("Enabled", "maybe", "true or false"),
+            ("AllowRedirects", "2", "null, true or false"),
+        ];
+        for (key, value, allowed) in refusals {
+            let mut changed = mirror();
+            let message = set(&mut changed, key, value).unwrap_err().to_string();
+            assert!(message.contains(allowed), "{message}");
+            assert_eq!(changed, mirror());
+        }
+    }
+
+    #[test]
+    fn a_difference_names_old_and_new() {
+        let mut new = mirror();
+        new.settings.score = 5;
+        new.settings.comment = "third".into();
+        assert_eq!(difference(&mirror(), &new), "- Score: 0\n+ Score: 5\n- first\n- second\n+ third\n");
+        assert_eq!(difference(&new, &new), "");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back_by_a_yaml_parser(text in "\\PC*|[ -~\n\t]*|(true|NO|1e3|0x1f|~|- a|a: b|.inf)") {
+            let mut mirror = mirror();
+            mirror.settings.sponsor_name.clone_from(&text);
+            mirror.settings.comment.clear();
+            let yaml = to_yaml(&mirror);
+            let documents = Yaml::load_from_str(&yaml).unwrap();
+            prop_assert_eq!(documents[0]["SponsorName"].as_str(), Some(text.as_str()));
+        }
+    }
+}

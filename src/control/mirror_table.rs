@@ -1,0 +1,129 @@
+//! Publishing the mirror table: what the store holds becomes what requests are answered from.
+//!
+//! The store is read inside the publisher's lock, so the table published last is never older than the store, whichever
+//! of the two programs published it. A change that is stored but could not be published (a full disk) is not lost: it is
+//! reported at once and published by the next change or by [`MirrorTable::keep_published`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mb_core::store::{Store, StoreError};
+use mb_index::{OpenError, PublishError, Publisher};
+use tokio::sync::Notify;
+use tokio::task::JoinError;
+
+/// Pause before the first repetition of a failed publish; doubled up to [`LONGEST_RETRY_PAUSE`].
+const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A full disk is noticed as emptied within this time.
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why a store operation was not done, or not done completely.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The store refused; nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The change is stored, but requests do not see it yet.
+    #[error("the change is stored, but cannot be published to the answers: {0}; this is tried again until it works")]
+    Unpublished(#[from] UnpublishedError),
+    /// The operation panicked.
+    #[error("a store operation was aborted: {0}; see the daemon's log")]
+    Aborted(#[from] JoinError),
+}
+
+/// Why the mirror table was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpublishedError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The index cannot be written.
+    #[error(transparent)]
+    Index(#[from] PublishError),
+}
+
+/// The store, and the published copy of its mirrors.
+pub struct MirrorTable {
+    store: Arc<dyn Store>,
+    index_dir: PathBuf,
+    publisher: Publisher,
+    publish_failed: Notify,
+}
+
+impl MirrorTable {
+    /// Publishes the mirrors of `store` into `index_dir`.
+    pub fn new(store: Arc<dyn Store>, index_dir: &Path) -> MirrorTable {
+        MirrorTable {
+            store,
+            index_dir: index_dir.to_owned(),
+            publisher: Publisher::new(index_dir),
+            publish_failed: Notify::new(),
+        }
+    }
+
+    /// Runs `read` on a thread that may block.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, TableError> {
+        let table = Arc::clone(self);
+        Ok(tokio::task::spawn_blocking(move || read(&*table.store)).await??)
+    }
+
+    /// Runs `change` on a thread that may block, then publishes.
+    ///
+    /// # Errors
+    /// What `change` returns, or [`TableError::Publish`] when the change was made and is not published yet.
+    pub async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, TableError> {
+        let table = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let changed = change(&*table.store)?;
+            table.publish().inspect_err(|_| table.publish_failed.notify_one())?;
+            Ok(changed)
+        })
+        .await?
+    }
+
+    /// Publishes what the store holds now. Blocks.
+    ///
+    /// # Errors
+    /// The store's or the publisher's.
+    pub fn publish(&self) -> Result<(), UnpublishedError> {
+        let mut lock = self.publisher.lock()?;
+        lock.publish(None, &self.store.mirrors()?)?;
+        Ok(())
+    }
+
+    /// Whether an index of the source repository was ever published.
+    ///
+    /// # Errors
+    /// The pointer to the newest index cannot be read.
+    pub fn has_files(&self) -> Result<bool, OpenError> {
+        Ok(mb_index::read_current(&self.index_dir)?.is_some_and(|current| current.files.is_some()))
+    }
+
+    /// Repeats failed publishes until they succeed; never returns.
+    pub async fn keep_published(self: &Arc<Self>) {
+        loop {
+            self.publish_failed.notified().await;
+            let mut pause = FIRST_RETRY_PAUSE;
+            loop {
+                tokio::time::sleep(pause).await;
+                let table = Arc::clone(self);
+                let published = tokio::task::spawn_blocking(move || Ok(table.publish()?)).await;
+                match published.unwrap_or_else(|aborted| Err(TableError::Aborted(aborted))) {
+                    Ok(()) => break tracing::info!("the mirror table is published again"),
+                    Err(error) => tracing::warn!("{error}"),
+                }
+                pause = (pause * 2).min(LONGEST_RETRY_PAUSE);
+            }
+        }
+    }
+}

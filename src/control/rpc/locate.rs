@@ -1,0 +1,131 @@
+//! Where a new mirror stands: its host name resolved, its address looked up in the geo databases.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mb_core::geo::{AutonomousSystem, Place};
+use mb_core::mirror::MirrorSettings;
+use url::Host;
+
+use super::settings::http_host;
+
+/// Looks an address up in the geo databases in use.
+pub type Locate = Arc<dyn Fn(IpAddr) -> (Place, AutonomousSystem) + Send + Sync>;
+
+/// The operator waits for the answer; a resolver that needs longer is taken for dead.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Fills in what the operator left open about the place and network of the mirror. Returns warnings for people.
+pub(super) async fn fill_in(settings: &mut MirrorSettings, locate: &Locate) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Some(host) = http_host(&settings.http_url) else { return warnings };
+    match resolve(&host).await {
+        Ok(addresses) => {
+            if addresses.len() > 1 {
+                warnings.push(format!(
+                    "Warning: {host} has {} addresses; they are assumed to be at the same place",
+                    addresses.len()
+                ));
+            }
+            if let Some(&address) = addresses.first() {
+                let (place, system) = locate(address);
+                complete(settings, &place, &system);
+            }
+        }
+        Err(reason) => warnings.push(format!("Warning: {host} cannot be resolved: {reason}")),
+    }
+    if settings.country_codes.is_empty() && settings.continent_code.is_empty() {
+        warnings.push(format!(
+            "Warning: the location of {host} is unknown; clients are sent there as to the far end of the world until \
+             Latitude, Longitude, ContinentCode and CountryCodes are set"
+        ));
+    }
+    warnings
+}
+
+/// The distinct addresses of `host`, in the resolver's order.
+async fn resolve(host: &Host) -> Result<Vec<IpAddr>, String> {
+    let name = match host {
+        Host::Ipv4(address) => return Ok(vec![IpAddr::V4(*address)]),
+        Host::Ipv6(address) => return Ok(vec![IpAddr::V6(*address)]),
+        Host::Domain(name) => name.as_str(),
+    };
+    let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name, 0)));
+    let found = resolved.await.map_err(|_| format!("no answer within {} seconds", RESOLVE_TIMEOUT.as_secs()))?;
+    let mut addresses = Vec::new();
+    for address in found.map_err(|error| error.to_string())? {
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+    }
+    Ok(addresses)
+}
+
+/// Takes from the lookup what the settings leave open.
+fn complete(settings: &mut MirrorSettings, place: &Place, system: &AutonomousSystem) {
+    if (settings.latitude, settings.longitude) == (0.0, 0.0) {
+        settings.latitude = place.latitude;
+        settings.longitude = place.longitude;
+    }
+    if settings.continent_code.is_empty() {
+        settings.continent_code.clone_from(&place.continent_code);
+    }
+    if settings.country_codes.is_empty() {
+        settings.country_codes.clone_from(&place.country_code);
+    }
+    if settings.asn == 0 {
+        settings.asn = system.number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paris() -> Locate {
+        Arc::new(|_| {
+            let place = Place {
+                country_code: "FR".into(),
+                continent_code: "EU".into(),
+                latitude: 48.8566,
+                longitude: 2.3522,
+                ..Place::default()
+            };
+            (place, AutonomousSystem { number: 64496, name: "Example".into() })
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_left_open_is_filled_in() {
+        let mut settings = MirrorSettings { http_url: "192.0.2.5/".into(), ..MirrorSettings::default() };
+        assert_eq!(fill_in(&mut settings, &paris()).await, Vec::<String>::new());
+        assert_eq!((settings.latitude, settings.longitude), (48.8566, 2.3522));
+        assert_eq!((settings.continent_code.as_str(), settings.country_codes.as_str()), ("EU", "FR"));
+        assert_eq!(settings.asn, 64496);
+    }
+
+    #[tokio::test]
+    async fn what_the_operator_gave_is_kept() {
+        let given = MirrorSettings {
+            http_url: "http://192.0.2.5/".into(),
+            latitude: 35.0,
+            country_codes: "JP".into(),
+            continent_code: "AS".into(),
+            asn: 1,
+            ..MirrorSettings::default()
+        };
+        let mut settings = given.clone();
+        fill_in(&mut settings, &paris()).await;
+        assert_eq!(settings, given);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_location_is_a_warning() {
+        let nowhere: Locate = Arc::new(|_| Default::default());
+        let mut settings = MirrorSettings { http_url: "http://[::1]:8080/".into(), ..MirrorSettings::default() };
+        let warnings = fill_in(&mut settings, &nowhere).await;
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("location of [::1] is unknown"), "{warnings:?}");
+    }
+}

@@ -1,0 +1,111 @@
+//! The RPC server: what the command line, ours and that of Mirrorbits 0.6.1, speaks to.
+//!
+//! - [`proto`]: the generated messages, client and server
+//! - [`wire`]: mirrors as messages
+//! - [`password`]: who may call
+//! - [`settings`]: what an operator enters, checked and brought into form
+//! - [`locate`]: where a new mirror stands
+//! - [`log_text`]: a mirror's log for people
+//! - [`Service`]: the methods
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+
+mod locate;
+mod log_text;
+mod password;
+pub mod proto;
+mod service;
+mod settings;
+pub mod wire;
+
+pub use locate::Locate;
+pub use password::METADATA_KEY;
+pub use service::Service;
+
+use proto::cli_server::CliServer;
+
+/// Calls under way at the shutdown have this long to end; scans are cancelled after it.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Why the RPC server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, unknown or not ours.
+    #[error("RPCListenAddress {address}: {reason}")]
+    Bind {
+        /// As configured.
+        address: String,
+        /// What happened and what to do.
+        reason: String,
+    },
+    /// The server ended by itself.
+    #[error("the RPC server stopped: {0}")]
+    Stopped(#[from] tonic::transport::Error),
+    /// The compiled descriptors do not fit the reflection service.
+    #[error("RPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Listens on `address`, a `host:port`.
+///
+/// # Errors
+/// [`ServeError::Bind`].
+pub async fn bind(address: &str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "address already in use: another daemon may be running; stop it or choose another port".to_owned()
+            }
+            io::ErrorKind::PermissionDenied => "permission denied: choose a port from 1024 on".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address".to_owned(),
+            _ => error.to_string(),
+        };
+        ServeError::Bind { address: address.to_owned(), reason }
+    })
+}
+
+/// Answers calls on `listener` until `shutdown`, which also cancels scans under way. In the meantime it publishes again
+/// what a call stored and could not publish.
+///
+/// # Errors
+/// The server ended before `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let check = service.password_check();
+    let table = service.mirror_table();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let reflection_alpha = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()?;
+    let stopping = Arc::new(tokio::sync::Notify::new());
+    let stop = Arc::clone(&stopping);
+    let server = Server::builder()
+        .add_service(CliServer::with_interceptor(service, check.clone()))
+        .add_service(InterceptedService::new(reflection, check.clone()))
+        .add_service(InterceptedService::new(reflection_alpha, check))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            shutdown.await;
+            stop.notify_one();
+        });
+    let grace_is_over = async {
+        stopping.notified().await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
+    tokio::select! {
+        ended = server => Ok(ended?),
+        () = grace_is_over => Ok(()),
+        () = table.keep_published() => Ok(()),
+    }
+}
