@@ -186,8 +186,9 @@ fn scalar(text: &str) -> String {
 fn is_plain(text: &str) -> bool {
     let starts_as_word = text.starts_with(|c: char| c.is_alphabetic() || c == '/');
     let is_safe = |c: char| c.is_alphanumeric() || " -_./:@+,=%~()?&".contains(c);
-    let is_keyword =
-        ["true", "false", "yes", "no", "on", "off", "y", "n", "null"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    let is_keyword = ["true", "false", "yes", "no", "on", "off", "y", "n", "null"]
+        .iter()
+        .any(|word| text.eq_ignore_ascii_case(word));
     let looks_like_number = text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("inf");
     starts_as_word
         && text.chars().all(is_safe)

@@ -30,7 +30,9 @@ pub enum LinkError {
     #[error("the connection to the indexer broke before it was done: {0}; see the daemon's log")]
     Broken(#[source] io::Error),
     /// An answer that is no [`Event`].
-    #[error("the indexer answered {line:?}, which is not understood: {source}; do both programs have the same version?")]
+    #[error(
+        "the indexer answered {line:?}, which is not understood: {source}; do both programs have the same version?"
+    )]
     Answer {
         /// What it sent.
         line: String,

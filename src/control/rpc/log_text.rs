@@ -92,7 +92,10 @@ mod tests {
         let texts = [
             (LogEvent::Error("no route".into()), "Error: no route"),
             (LogEvent::Added, "Mirror added"),
-            (LogEvent::StateChanged { protocol: DownloadProtocol::Http, up: true, reason: String::new() }, "HTTP mirror is up"),
+            (
+                LogEvent::StateChanged { protocol: DownloadProtocol::Http, up: true, reason: String::new() },
+                "HTTP mirror is up",
+            ),
             (down("404"), "HTTPS mirror is down: 404"),
             (down(""), "HTTPS mirror is down"),
             (LogEvent::ScanStarted(ScanProtocol::Rsync), "RSYNC scan started"),

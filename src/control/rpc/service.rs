@@ -192,11 +192,15 @@ impl Cli for Service {
         let pattern = request.into_inner().pattern.to_lowercase();
         let fits = |mirror: &Mirror| mirror.settings.name.to_lowercase().contains(&pattern);
         let mirrors = self.mirrors().await?.into_iter().filter(fits);
-        let mirrors = mirrors.map(|mirror| proto::MirrorId { id: wire::id_to_wire(mirror.id), name: mirror.settings.name });
+        let mirrors =
+            mirrors.map(|mirror| proto::MirrorId { id: wire::id_to_wire(mirror.id), name: mirror.settings.name });
         Ok(Response::new(proto::MatchReply { mirrors: mirrors.collect() }))
     }
 
-    async fn get_mirror_logs(&self, request: Request<proto::GetMirrorLogsRequest>) -> Answer<proto::GetMirrorLogsReply> {
+    async fn get_mirror_logs(
+        &self,
+        request: Request<proto::GetMirrorLogsRequest>,
+    ) -> Answer<proto::GetMirrorLogsReply> {
         let proto::GetMirrorLogsRequest { id, max_results } = request.into_inner();
         let id = self.mirror(id).await?.id;
         let limit = usize::try_from(max_results).ok().filter(|&limit| limit > 0).unwrap_or(LOG_ENTRIES_KEPT);

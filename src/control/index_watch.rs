@@ -1,0 +1,183 @@
+//! Follows the index folder: opens each new generation, checks it in full, and puts it before the shards.
+//!
+//! inotify tells of a publication at once; a look once a second finds what inotify lost. A generation that is refused is
+//! reported once, and the one in use stays.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mb_core::geo::GeoDatabase;
+use mb_index::{
+    CURRENT_NAME, FileIndex, Kind, MirrorIndex, Opened, file_name, open_newest_files, open_newest_mirrors, read_current,
+};
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::handle::Settings;
+use crate::select::MirrorTable;
+use crate::snapshot::{Publication, Snapshot};
+
+/// How long a publication may go unnoticed when inotify does not tell of it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the folder holds that is in use, and how to put newer ones in use.
+pub struct IndexWatch {
+    dir: PathBuf,
+    publication: Arc<Publication>,
+    /// Generations in use.
+    files: Option<u64>,
+    mirrors: Option<u64>,
+    /// What was reported, so that a lasting trouble is reported once.
+    reported: HashSet<String>,
+}
+
+impl IndexWatch {
+    /// Opens the newest generations in `dir` that pass their checks.
+    pub fn open(dir: &Path, settings: Arc<Settings>, geo: Arc<GeoDatabase>) -> IndexWatch {
+        let mut reported = HashSet::new();
+        let files = report(open_newest_files(dir), &mut reported);
+        let mirrors = report(open_newest_mirrors(dir), &mut reported);
+        match &files {
+            Some(files) => {
+                tracing::info!(
+                    "files generation {}: {} files on {} mirrors",
+                    files.generation(),
+                    files.len(),
+                    files.mirror_count()
+                );
+            }
+            None => tracing::info!("there is no index yet; until the repository is scanned, fallbacks answer"),
+        }
+        let generations = (files.as_ref().map(FileIndex::generation), mirrors.as_ref().map(MirrorIndex::generation));
+        let table = MirrorTable::new(mirrors.map(|mirrors| mirrors.mirrors()).unwrap_or_default());
+        let snapshot = Snapshot::new(settings, files.map(Arc::new), Arc::new(table), geo);
+        IndexWatch {
+            dir: dir.to_owned(),
+            publication: Arc::new(Publication::new(snapshot)),
+            files: generations.0,
+            mirrors: generations.1,
+            reported,
+        }
+    }
+
+    /// Where snapshots are put.
+    pub fn publication(&self) -> &Arc<Publication> {
+        &self.publication
+    }
+
+    /// Follows the folder for as long as the returned future is polled.
+    pub async fn follow(mut self) {
+        let changed = Arc::new(Notify::new());
+        let _watcher = match watch(&self.dir, changed.clone()) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(
+                    "{}: changes cannot be watched for ({error}); they are looked for once a second (is \
+                     fs.inotify.max_user_instances used up?)",
+                    self.dir.display()
+                );
+                None
+            }
+        };
+        loop {
+            // The wait's outcome does not matter: either way it is time to look.
+            let _ = timeout(LOOK_INTERVAL, changed.notified()).await;
+            let looking = tokio::task::spawn_blocking(move || {
+                self.look();
+                self.publication.release_retired();
+                self
+            });
+            match looking.await {
+                Ok(watch) => self = watch,
+                Err(error) => return tracing::error!("the index is not followed any more: {error}"),
+            }
+        }
+    }
+
+    /// Puts what `CURRENT` names in use, if it is not yet.
+    fn look(&mut self) {
+        let current = match read_current(&self.dir) {
+            Ok(Some(current)) => current,
+            Ok(None) => return,
+            Err(error) => return report_once(&error.to_string(), &mut self.reported),
+        };
+        let files = self.open_if_new(Kind::Files, current.files, self.files, FileIndex::open);
+        let mirrors = self.open_if_new(Kind::Mirrors, current.mirrors, self.mirrors, MirrorIndex::open);
+        if files.is_none() && mirrors.is_none() {
+            return;
+        }
+        let old = self.publication.load();
+        if let Some(files) = &files {
+            self.files = Some(files.generation());
+            tracing::info!(
+                "files generation {}: {} files on {} mirrors",
+                files.generation(),
+                files.len(),
+                files.mirror_count()
+            );
+        }
+        if let Some(mirrors) = &mirrors {
+            self.mirrors = Some(mirrors.generation());
+            tracing::debug!("mirrors generation {}", mirrors.generation());
+        }
+        self.reported.clear();
+        let files = files.map(Arc::new).or_else(|| old.files.clone());
+        let mirrors = match mirrors {
+            Some(mirrors) => Arc::new(MirrorTable::new(mirrors.mirrors())),
+            None => old.mirrors.clone(),
+        };
+        self.publication.replace(Snapshot::new(old.settings.clone(), files, mirrors, old.geo.clone()));
+    }
+
+    fn open_if_new<T>(
+        &mut self,
+        kind: Kind,
+        named: Option<u64>,
+        in_use: Option<u64>,
+        open: impl Fn(&Path, u64) -> Result<T, mb_index::OpenError>,
+    ) -> Option<T> {
+        let generation = named.filter(|_| named != in_use)?;
+        match open(&self.dir.join(file_name(kind, generation)), generation) {
+            Ok(index) => Some(index),
+            Err(error) => {
+                let in_use = in_use.map_or("none".to_owned(), |generation| generation.to_string());
+                report_once(&format!("{error}; in use stays generation {in_use}"), &mut self.reported);
+                None
+            }
+        }
+    }
+}
+
+fn report<T>(opened: Opened<T>, reported: &mut HashSet<String>) -> Option<T> {
+    for refusal in &opened.refused {
+        report_once(&refusal.to_string(), reported);
+    }
+    opened.index
+}
+
+fn report_once(trouble: &str, reported: &mut HashSet<String>) {
+    if reported.insert(trouble.to_owned()) {
+        tracing::error!("{trouble}");
+    }
+}
+
+/// Notifies `changed` when `CURRENT` in `dir` is replaced.
+fn watch(dir: &Path, changed: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let concerns = match &event {
+            Ok(event) => {
+                !event.kind.is_access()
+                    && event.paths.iter().any(|path| path.file_name().is_some_and(|name| name == CURRENT_NAME))
+            }
+            Err(_) => true,
+        };
+        if concerns {
+            changed.notify_one();
+        }
+    })?;
+    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
