@@ -1,0 +1,5 @@
+//! The store, through its interface: one suite for every backend, then what only a backend itself can get wrong.
+
+#[macro_use]
+mod suite;
+mod embedded;
