@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut lock = Publisher::new(dir.path()).lock()?;
     let (current, published) = timed(|| lock.publish(Some(&model), &records));
     drop(model);
-    let mirrors_only = (0..20).map(|_| timed(|| lock.publish(None, &records)).1).max().unwrap_or_default();
+    let mut mirrors_only: Vec<Duration> = (0..21).map(|_| timed(|| lock.publish(None, &records)).1).collect();
+    mirrors_only.sort_unstable();
     let bytes = std::fs::metadata(dir.path().join(format!("files-{}", current?.files.unwrap_or_default())))?.len();
     let (opened, open_time) = timed(|| open_newest_files(dir.path()));
     let index = opened.index.ok_or("the index was refused")?;
@@ -31,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("{files} files, {mirrors} mirrors, {} sets, {} other entries", index.set_count(), index.entries().len());
     println!("build {built:?}, publish {published:?}, open and verify {open_time:?}");
-    println!("mirror table: publish at most {mirrors_only:?}, open and decode {mirrors_open_time:?}");
+    println!("mirror table: publish {:?} (median), open and decode {mirrors_open_time:?}", mirrors_only[10]);
     println!("{bytes} bytes; {per_file:.1} bytes per file besides its path and SHA-256");
 
     let mut order: Vec<u32> = (0..files).collect();
@@ -67,11 +68,14 @@ fn build(files: u32, mirrors: u32) -> Result<FilesModel, mb_index::BuildError> {
     let mut words = vec![0; builder.set_words()];
     for number in 0..files {
         let path = format!("/pool/main/{:06}/package-{number:07}_1.0-1_amd64.deb", number / 25).into_bytes();
-        words.fill(0);
-        for mirror in
-            (1..mirrors).filter(|mirror| !(number % 2000).wrapping_mul(mirror * 2_654_435_761 % 97).is_multiple_of(7))
-        {
-            words[mirror as usize / 64] |= 1 << (mirror % 64);
+        for (word, bits) in (0u64..).zip(&mut words) {
+            *bits = (u64::from(number % 2000) << 8 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+        if let (Some(last), spare @ 1..) = (words.last_mut(), mirrors % 64) {
+            *last &= (1 << spare) - 1;
+        }
+        if let Some(first) = words.first_mut() {
+            *first &= !1;
         }
         let set = builder.intern_set(&words);
         let exception = Exception { mirror: 0, size: 1, modified: None };

@@ -1,14 +1,15 @@
 //! Whatever happens to a file on its disk, it is refused with a reason, and the generation before it is served.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use mb_core::mirror::{AllowRedirects, Health, Mirror, MirrorId, MirrorSettings, MirrorState, ScanProtocol};
 use mb_core::store::FileHashes;
 use mb_core::time::{FileTime, Timestamp};
-use mb_index::Kind;
 use mb_index::{
-    Exception, FileIndex, FileRecord, FilesBuilder, FilesModel, MirrorIndex, OpenError, Publisher, file_name,
+    Exception, FileIndex, FileRecord, FilesBuilder, FilesModel, Kind, MirrorIndex, OpenError, Publisher, file_name,
     open_newest_files, open_newest_mirrors, verify,
 };
 

@@ -1,6 +1,8 @@
 //! Files of format version 1 stay readable. The fixtures were written once by this version; only a new format version
 //! adds others.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -106,7 +106,11 @@ pub(crate) struct Slot {
 /// The record number of a slot that holds nothing.
 pub(crate) const EMPTY: u32 = u32::MAX;
 
+// As `FORMAT.md` says.
 const _: () = {
+    assert!(size_of::<ArchivedFilesArchive>() == 184);
+    assert!(std::mem::offset_of!(ArchivedFilesArchive, slots) == 160);
+    assert!(std::mem::offset_of!(ArchivedFilesArchive, fix_timezone_offsets) == 180);
     assert!(size_of::<ArchivedRow>() == 40);
     assert!(size_of::<ArchivedExceptionRow>() == 24);
     assert!(size_of::<ArchivedEntryRow>() == 16);

@@ -5,6 +5,9 @@
 mod record;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use mb_core::mirror::Mirror;

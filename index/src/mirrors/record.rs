@@ -56,6 +56,16 @@ pub(crate) struct MirrorRecord {
     pub(crate) https_up: bool,
 }
 
+// As `FORMAT.md` says.
+const _: () = {
+    assert!(size_of::<ArchivedMirrorRecord>() == 336);
+    assert!(std::mem::offset_of!(ArchivedMirrorRecord, name) == 8);
+    assert!(std::mem::offset_of!(ArchivedMirrorRecord, since) == 264);
+    assert!(std::mem::offset_of!(ArchivedMirrorRecord, score) == 312);
+    assert!(std::mem::offset_of!(ArchivedMirrorRecord, allow_redirects) == 328);
+    assert!(std::mem::offset_of!(ArchivedMirrorRecord, https_up) == 335);
+};
+
 impl From<&Mirror> for MirrorRecord {
     fn from(mirror: &Mirror) -> MirrorRecord {
         let Mirror { id, settings, state } = mirror.clone();

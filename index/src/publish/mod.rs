@@ -118,8 +118,8 @@ impl PublishLock {
     /// Without files the current ones stay current. Returns what is current now.
     ///
     /// # Errors
-    /// [`PublishError`]. What was current before stays current; only when the very last sync of the folder fails may
-    /// readers see the new generations already.
+    /// [`PublishError`]. What was current before stays current. Only when it is the last sync of the folder, or the
+    /// unlinking of old generations, that fails, do readers see the new generations already.
     pub fn publish(&mut self, files: Option<&FilesModel>, mirrors: &[Mirror]) -> Result<Current, PublishError> {
         self.publish_observed(files, mirrors, &mut |_| Ok(()))
     }
