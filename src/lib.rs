@@ -3,8 +3,9 @@
 //! A request runs through [`shard`] (bytes in), [`http`] (parse), [`handle`] (what to answer), [`select`] (which mirror)
 //! and back. What it is answered from is a [`snapshot`].
 //!
-//! Beside the requests runs the [`control`] plane.
+//! Beside the requests runs the [`control`] plane; [`cli`] is how people speak to it.
 
+pub mod cli;
 pub mod control;
 pub mod handle;
 pub mod http;

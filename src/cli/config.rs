@@ -1,0 +1,30 @@
+//! `config check`: what the daemon would make of the configuration file.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::daemon::DEFAULT_CONFIG;
+use super::error::CommandError;
+
+/// Options of `config check`.
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    /// Configuration file
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+impl Check {
+    /// Prints the resolved values; warnings go to standard error.
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let loaded = mb_core::config::load(&self.config)?;
+        for warning in &loaded.warnings {
+            writeln!(io::stderr(), "{warning}")?;
+        }
+        let resolved = loaded.config.to_string();
+        writeln!(io::stdout(), "{}", resolved.trim_end())?;
+        Ok(())
+    }
+}

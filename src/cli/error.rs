@@ -1,0 +1,100 @@
+//! What goes wrong with a command.
+
+use std::io;
+use std::process::ExitCode;
+
+use mb_core::config::ConfigError;
+use tonic::{Code, Status};
+
+use crate::control::daemon::DaemonError;
+use crate::control::mirror_fields::FieldError;
+
+/// Why a command failed; the text is for people.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    /// Nobody answers at the daemon's address.
+    #[error(
+        "cannot reach the daemon at {address}: {reason}; is it running? Another address is given by -h HOST and -p PORT"
+    )]
+    Unreachable {
+        /// `host:port`.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The daemon did not do what it was asked for.
+    #[error("{}", status_text(.0))]
+    Refused(Box<Status>),
+    /// The name fits no mirror.
+    #[error("no mirror fits {0:?}; `mirrorbits list` shows their names")]
+    NoMirror(String),
+    /// The name fits more than one mirror.
+    #[error("{wanted:?} fits several mirrors, be more precise:\n  {}", names.join("\n  "))]
+    SeveralMirrors {
+        /// As it was typed.
+        wanted: String,
+        /// The mirrors it fits.
+        names: Vec<String>,
+    },
+    /// The daemon sent something that it should not.
+    #[error("the daemon's answer is not understood: {0}")]
+    Answer(String),
+    /// A key or value of `set`.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The daemon does not start, or ended by itself.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// Some mirrors could not be scanned; each was reported.
+    #[error("{failed} of {all} scans failed")]
+    Scans {
+        /// How many failed.
+        failed: usize,
+        /// How many were tried.
+        all: usize,
+    },
+    /// The operator's limit is over.
+    #[error("not done within {0} seconds; the daemon stops what it was doing")]
+    Timeout(u64),
+    /// The password cannot be read or sent.
+    #[error("password: {0}")]
+    Password(String),
+    /// The operator said no.
+    #[error("nothing was changed")]
+    Declined,
+    /// The command makes no sense as it was typed.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// Standard output or the machine failed us.
+    #[error("{0}")]
+    Output(#[from] io::Error),
+}
+
+impl CommandError {
+    /// 2 for wrong usage, else 1.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            CommandError::Usage(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<Status> for CommandError {
+    fn from(status: Status) -> CommandError {
+        CommandError::Refused(Box::new(status))
+    }
+}
+
+fn status_text(status: &Status) -> String {
+    let message = status.message();
+    match status.code() {
+        Code::Unauthenticated => format!("access denied: {message}"),
+        Code::Unavailable => format!("the connection to the daemon broke: {message}"),
+        code if message.is_empty() => code.description().to_owned(),
+        _ => message.to_owned(),
+    }
+}
