@@ -1,0 +1,158 @@
+//! Building the index: the source joined with what every mirror has.
+//!
+//! Each distinct block of the scan results is decoded and merged with the source once, whatever number of mirrors share
+//! it, so the work grows with what is different among the mirrors.
+
+use std::collections::{BTreeMap, HashMap};
+
+use mb_core::mirror::{Mirror, MirrorId};
+use mb_core::store::{SourceEntryKind, Store, StoreError};
+use mb_index::{Exception, FileRecord, FilesBuilder, FilesModel};
+use rayon::prelude::*;
+
+use self::compare::TimeReading;
+use self::join::{Class, Joined, join};
+use self::rows::SourceRows;
+use crate::scan::results::{Block, BlockId, ResultsError, Snapshot, StoredScan};
+
+pub(crate) mod compare;
+mod join;
+pub(crate) mod publication;
+mod rows;
+
+/// Blocks joined at once: enough to keep the cores busy, few enough that what they contribute stays small.
+const BLOCKS_AT_ONCE: usize = 64;
+
+/// Why an index could not be built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    /// The store failed.
+    #[error("building the index: {0}")]
+    Store(#[from] StoreError),
+    /// The scan results cannot be read.
+    #[error("building the index: {0}")]
+    Results(#[from] ResultsError),
+    /// The source has more files than an index can hold.
+    #[error("building the index: the repository has {0} files, an index holds at most 4,294,967,295")]
+    TooManyFiles(usize),
+    /// The index does not take an entry.
+    #[error("building the {0}")]
+    Entry(#[from] mb_index::BuildError),
+}
+
+/// Builds the files of the index from the stored source and the stored scans of `mirrors`. Blocks.
+pub(crate) fn build_files(
+    store: &dyn Store,
+    snapshot: &Snapshot,
+    mirrors: &[Mirror],
+    fix_timezone_offsets: bool,
+) -> Result<FilesModel, BuildError> {
+    let rows = SourceRows::load(store)?;
+    if u32::try_from(rows.len()).is_err() {
+        return Err(BuildError::TooManyFiles(rows.len()));
+    }
+    let mut scans = snapshot.scans()?;
+    scans.retain(|scan| mirrors.iter().any(|mirror| mirror.id == scan.facts.mirror));
+    let mirror_ids: Vec<MirrorId> = scans.iter().map(|scan| scan.facts.mirror).collect();
+
+    let builder = FilesBuilder::new(&mirror_ids, fix_timezone_offsets);
+    let mut copies = Copies::new(rows.len(), builder.set_words());
+    let blocks: Vec<(BlockId, Vec<Class>)> = classes_by_block(&scans, fix_timezone_offsets).into_iter().collect();
+    for blocks in blocks.chunks(BLOCKS_AT_ONCE) {
+        let compressed: Vec<_> = blocks.iter().map(|(id, _)| snapshot.block_data(*id)).collect::<Result<_, _>>()?;
+        let path = snapshot.path();
+        let joined: Vec<Joined> = blocks
+            .par_iter()
+            .zip(&compressed)
+            .map(|((id, classes), data)| Ok(join(&rows, &Block::decompress(data, *id, path)?, classes)))
+            .collect::<Result<_, ResultsError>>()?;
+        for ((_, classes), joined) in blocks.iter().zip(joined) {
+            copies.add(classes, joined);
+        }
+    }
+    assemble(builder, &rows, copies)
+}
+
+/// For each block, the mirrors that have it, grouped by how their file times are read.
+fn classes_by_block(scans: &[StoredScan], fix_timezone_offsets: bool) -> BTreeMap<BlockId, Vec<Class>> {
+    let mut groups: HashMap<(BlockId, TimeReading), Vec<u32>> = HashMap::new();
+    for (ordinal, scan) in (0..).zip(scans) {
+        let offset_ms = if fix_timezone_offsets { scan.facts.timezone_offset_ms } else { 0 };
+        let reading =
+            TimeReading { precision_ns: scan.facts.precision_ns, offset_ns: offset_ms.saturating_mul(1_000_000) };
+        for &block in &scan.blocks {
+            groups.entry((block, reading)).or_default().push(ordinal);
+        }
+    }
+    let mut classes: BTreeMap<BlockId, Vec<Class>> = BTreeMap::new();
+    for ((block, reading), mirrors) in groups {
+        classes.entry(block).or_default().push(Class { reading, mirrors });
+    }
+    classes
+}
+
+/// Which mirrors have which file: a set of mirrors for each row, and the copies that differ.
+struct Copies {
+    words: usize,
+    sets: Vec<u64>,
+    exceptions: Vec<(u32, Exception)>,
+}
+
+impl Copies {
+    fn new(rows: usize, words: usize) -> Copies {
+        Copies { words, sets: vec![0; rows * words], exceptions: Vec::new() }
+    }
+
+    fn add(&mut self, classes: &[Class], joined: Joined) {
+        for (class, rows) in classes.iter().zip(joined.matches) {
+            let mut mirrors = vec![0_u64; self.words];
+            for &mirror in &class.mirrors {
+                mirrors[mirror as usize / 64] |= 1 << (mirror % 64);
+            }
+            for row in rows {
+                for (word, bits) in self.set_mut(row).iter_mut().zip(&mirrors) {
+                    *word |= bits;
+                }
+            }
+        }
+        self.exceptions.extend(joined.exceptions);
+    }
+
+    fn set_mut(&mut self, row: u32) -> &mut [u64] {
+        let start = row as usize * self.words;
+        &mut self.sets[start..start + self.words]
+    }
+}
+
+fn assemble(mut builder: FilesBuilder, rows: &SourceRows, mut copies: Copies) -> Result<FilesModel, BuildError> {
+    copies.exceptions.par_sort_unstable_by_key(|(row, exception)| (*row, exception.mirror));
+    let mut remaining = &copies.exceptions[..];
+    let mut exceptions = Vec::new();
+    for row in 0..rows.len() {
+        let own = remaining.iter().take_while(|(of, _)| *of as usize == row).count();
+        exceptions.clear();
+        exceptions.extend(remaining[..own].iter().map(|(_, exception)| *exception));
+        remaining = &remaining[own..];
+
+        let start = row * copies.words;
+        let set = builder.intern_set(&copies.sets[start..start + copies.words]);
+        let (size, modified) = rows.facts(row);
+        let path = rows.path(row);
+        let record = FileRecord { path, size, modified, hashes: rows.hashes(row), set, exceptions: &exceptions };
+        builder.push_file(record)?;
+    }
+    for entry in &rows.others {
+        let path = &entry.path[..];
+        let pushed = match &entry.kind {
+            SourceEntryKind::Directory => builder.push_directory(path),
+            SourceEntryKind::Alias { target } => builder.push_alias(path, target),
+            SourceEntryKind::Forbidden => builder.push_forbidden(path),
+            SourceEntryKind::File { .. } => Ok(()),
+        };
+        pushed?;
+    }
+    Ok(builder.finish())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! `mb-indexer run`.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::{CommandError, block_on, open};
+use crate::lock::{indexer_lock, try_lock};
+use crate::schedule::Scheduler;
+use crate::serve::{listen, serve};
+
+/// Runs until SIGTERM or SIGINT, or with `supervised` until standard input ends.
+pub(super) fn run(config_path: &Path, supervised: bool) -> Result<(), CommandError> {
+    let indexer = open(config_path)?;
+    let state_dir = indexer.config().state_dir.clone();
+    let _only_one = try_lock(&indexer_lock(&state_dir))?
+        .ok_or_else(|| CommandError::AlreadyRunning { state_dir: state_dir.clone() })?;
+    let scheduler = Arc::new(Scheduler::new(indexer, config_path.to_owned()));
+    block_on(async move {
+        let listener = listen(&state_dir)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::System)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::System)?;
+        let input_ended = supervised.then(watch_input);
+        let input_ended = async {
+            match input_ended {
+                // An error means that the watching thread is gone, and so is the input.
+                Some(ended) => drop(ended.await),
+                None => std::future::pending().await,
+            }
+        };
+        tracing::info!(state_dir = %state_dir.display(), "indexer started");
+        let reason = tokio::select! {
+            () = serve(listener, Arc::clone(&scheduler)) => "the socket failed",
+            () = scheduler.run() => "the scheduler ended",
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            () = input_ended => "the daemon that started this is gone",
+        };
+        tracing::info!(reason, "indexer ends");
+        Ok(())
+    })?
+}
+
+/// Reads standard input on a thread of its own, which may stay blocked when the program ends.
+fn watch_input() -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut ignored = [0; 256];
+        while matches!(std::io::stdin().read(&mut ignored), Ok(1..)) {}
+        // Fails when the program ends for another reason.
+        let _ = sender.send(());
+    });
+    receiver
+}

@@ -1,0 +1,206 @@
+//! What every job of the indexer works with: configuration, store, scan results, the index, an HTTP client.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use mb_core::config::{Config, DatabaseKind};
+use mb_core::link::SourceReport;
+use mb_core::mirror::MirrorId;
+use mb_core::store::{EmbeddedStore, LogEntry, LogEvent, Store, StoreError};
+use mb_core::time::Timestamp;
+
+use crate::build::publication::{Publication, PublicationError};
+use crate::http::{HttpClient, HttpClientError};
+use crate::lock::{HeldLock, LockError, source_lock, try_lock};
+use crate::progress::{Cancellation, Progress};
+use crate::published::Published;
+use crate::scan::results::{ResultsError, ScanResults};
+use crate::source::{self, SourceError, SourceOptions};
+
+/// How often a lock is tried that another job holds.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
+
+/// Why the indexer cannot work at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The backend is not to be had.
+    #[error(
+        "`Database: redis` is not available yet in this version: set `Database: embedded` in the configuration to use the \
+         database in StateDir"
+    )]
+    RedisUnavailable,
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The scan results cannot be opened.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// The state directory cannot be created.
+    #[error("cannot create the folder {path}: {cause}; check `StateDir` in the configuration", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// There is no HTTP client.
+    #[error(transparent)]
+    Http(#[from] HttpClientError),
+}
+
+/// Why a source scan has no result in the index.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScanSourceError {
+    /// The scan failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Its lock cannot be had.
+    #[error("scanning the repository: {0}")]
+    Lock(#[from] LockError),
+    /// It is stored, and published when that works again.
+    #[error("the repository was scanned and the result is stored, but not yet in use: {0}")]
+    Publish(#[from] PublicationError),
+}
+
+/// The shared state of all jobs.
+pub(crate) struct Indexer {
+    config: RwLock<Arc<Config>>,
+    /// Mirrors, source files, logs.
+    pub(crate) store: Arc<dyn Store>,
+    /// What each mirror has.
+    pub(crate) results: Arc<ScanResults>,
+    /// The way into the index.
+    pub(crate) publication: Arc<Publication>,
+    /// What is in the index now.
+    pub(crate) published: Arc<Published>,
+    /// For health checks and trace files.
+    pub(crate) http: HttpClient,
+}
+
+impl Indexer {
+    /// Opens everything that `config` names.
+    pub(crate) fn open(config: Config) -> Result<Arc<Indexer>, StartError> {
+        if config.database == DatabaseKind::Redis {
+            return Err(StartError::RedisUnavailable);
+        }
+        let (state_dir, index_dir) = (config.state_dir.clone(), config.index_dir());
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&state_dir)?);
+        std::fs::create_dir_all(&index_dir).map_err(|cause| StartError::Folder { path: index_dir.clone(), cause })?;
+        let results = Arc::new(ScanResults::open(&state_dir)?);
+        let publication = Publication::new(state_dir, index_dir.clone(), Arc::clone(&store), Arc::clone(&results));
+        Ok(Arc::new(Indexer {
+            config: RwLock::new(Arc::new(config)),
+            store,
+            results,
+            publication: Arc::new(publication),
+            published: Arc::new(Published::new(index_dir)),
+            http: HttpClient::new()?,
+        }))
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration in force, except for where things are stored, which takes a restart.
+    pub(crate) fn set_config(&self, mut config: Config) {
+        let mut current = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        if config.state_dir != current.state_dir || config.database != current.database {
+            tracing::warn!("StateDir and Database changed: that takes a restart");
+            config.state_dir.clone_from(&current.state_dir);
+            config.database = current.database;
+        }
+        *current = Arc::new(config);
+    }
+
+    /// Runs work that blocks, such as all of the store's, on a thread for it.
+    ///
+    /// # Panics
+    /// When the work panicked.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Indexer) -> T + Send + 'static,
+    ) -> T {
+        let this = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || work(&this)).await {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down: whoever waits here is about to be dropped.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Publishes the whole index with the configuration in force.
+    pub(crate) async fn publish_files(&self) -> Result<(), PublicationError> {
+        self.publication.publish_files(self.config().fix_timezone_offsets).await
+    }
+
+    /// Appends to a mirror's log. A failure is logged and no more: it never stops a scan or check.
+    pub(crate) fn log(&self, mirror: MirrorId, event: LogEvent) {
+        let entry = LogEntry { mirror, at: Timestamp::now(), event };
+        if let Err(error) = self.store.append_log(&entry) {
+            tracing::warn!(%mirror, %error, "cannot write the mirror's log");
+        }
+    }
+
+    /// Scans the source repository and publishes the result. Waits while another process or job scans it.
+    pub(crate) async fn scan_source(
+        self: &Arc<Self>,
+        rehash: bool,
+        force: bool,
+        progress: &Progress,
+    ) -> Result<SourceReport, ScanSourceError> {
+        let config = self.config();
+        let lock = wait_async(|| try_lock(&source_lock(&config.state_dir)), progress).await?;
+        tracing::info!(repository = %config.repository.display(), "source scan started");
+        let cancellation = Cancellation::default();
+        let _cancel = cancellation.on_drop();
+        let (job_progress, options) = (progress.clone(), SourceOptions { hashes: config.hashes, rehash, force });
+        let outcome = self
+            .blocking(move |indexer| {
+                let _lock = lock;
+                let mut publish_early = || {
+                    job_progress.report("Publishing new files before hashing them".to_owned());
+                    let fix = indexer.config().fix_timezone_offsets;
+                    if let Err(error) = indexer.publication.build_and_publish(fix) {
+                        tracing::warn!(%error, "new files are published when they are hashed");
+                    }
+                };
+                source::scan(
+                    &config.repository,
+                    options,
+                    &*indexer.store,
+                    &job_progress,
+                    &cancellation,
+                    &mut publish_early,
+                )
+            })
+            .await?;
+        let never_published = self.blocking(|indexer| indexer.published.files().is_none()).await;
+        if outcome.unpublished || never_published {
+            progress.report("Publishing".to_owned());
+            self.publish_files().await?;
+        }
+        let SourceReport { files, hashed, removed, unreadable } = outcome.report;
+        tracing::info!(files, hashed, removed, unreadable, "source scan completed");
+        Ok(outcome.report)
+    }
+}
+
+/// Tries a lock until it is free, without holding a thread.
+pub(crate) async fn wait_async(
+    mut attempt: impl FnMut() -> Result<Option<HeldLock>, LockError>,
+    progress: &Progress,
+) -> Result<HeldLock, LockError> {
+    loop {
+        if let Some(held) = attempt()? {
+            return Ok(held);
+        }
+        progress.report("Waiting for another scan of the same to end".to_owned());
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
+}

@@ -1,0 +1,34 @@
+//! The indexer: finds out what the source repository and the mirrors have, whether the mirrors answer, and publishes that
+//! for the redirector.
+//!
+//! ```text
+//!   repository ──walk, hash──▶ source ──▶ store ───────┐
+//!   mirrors ──────rsync──────▶ scan ────▶ scan results ├─▶ build ──▶ StateDir/index ──▶ the redirector
+//!   mirrors ◀─────HEAD──────── monitor ──▶ store ──────┘
+//! ```
+//!
+//! - `source`: the repository: walk, compare with what is stored, hash what is new
+//! - `scan`: a mirror: list it (`scan::rsync`), store the listing (`scan::results`)
+//! - `build`: join source and scans into an index (pure but for reading them), and publish it (`build::publication`)
+//! - `monitor`: health checks
+//! - `schedule`: what is due when; the `run` command
+//! - `serve`: requests over the socket in the state directory
+//! - `indexer`: what all of these share; `published`: the index as it is now; `http`, `lock`, `progress`: what the names say
+//! - [`cli`]: the command line
+//!
+//! Work that takes long blocks on threads for it; one asynchronous thread waits for rsync, mirrors, timers and requests.
+//! Whatever goes wrong, the results before it stay, in the store and in the index.
+
+pub mod cli;
+
+mod build;
+mod http;
+mod indexer;
+mod lock;
+mod monitor;
+mod progress;
+mod published;
+mod scan;
+mod schedule;
+mod serve;
+mod source;

@@ -1,0 +1,280 @@
+//! Scanning a mirror: list its files, compare them with the source, store the result in one step, publish.
+//!
+//! A scan that fails leaves the mirror's earlier result as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mb_core::link::ScanReport;
+use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol, UrlScheme, absolute_url};
+use mb_core::store::{LogEvent, StoreError, SyncRecord};
+use mb_core::time::Timestamp;
+use mb_index::{Entry, FileIndex};
+
+use self::listing::Listing;
+use self::results::{ResultsError, ScanFacts};
+use self::rsync::{RsyncError, RsyncUrl};
+use self::timezone::{CommonFile, SAMPLE, detect_offset};
+use crate::build::publication::PublicationError;
+use crate::indexer::{Indexer, wait_async};
+use crate::lock::{LockError, mirror_lock, try_lock};
+use crate::monitor;
+use crate::progress::Progress;
+
+pub(crate) mod listing;
+pub(crate) mod results;
+pub(crate) mod rsync;
+mod timezone;
+
+/// rsync lists whole seconds.
+const RSYNC_PRECISION_NS: u64 = 1_000_000_000;
+
+/// Why a scan has no result in the index.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScanError {
+    /// The mirror is gone, or the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another job scans the mirror.
+    #[error("mirror {0} is being scanned already")]
+    Busy(String),
+    /// Its lock cannot be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is nothing to compare with.
+    #[error("the repository was not scanned yet: run `mirrorbits refresh` or `mb-indexer scan -source` first")]
+    NoSource,
+    /// The mirror has no URL for a protocol that is available.
+    #[error("mirror {mirror} cannot be scanned: only rsync is available yet, {problem}")]
+    NoProtocol {
+        /// Its name.
+        mirror: String,
+        /// What is missing.
+        problem: &'static str,
+    },
+    /// Listing failed.
+    #[error(transparent)]
+    Rsync(#[from] RsyncError),
+    /// The result cannot be stored.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// The result is stored, and published when that works again.
+    #[error("mirror {mirror} was scanned and the result is stored, but not yet in use: {cause}")]
+    Publish {
+        /// Its name.
+        mirror: String,
+        /// Why it is not published.
+        cause: PublicationError,
+    },
+}
+
+/// Which mirror to scan and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScanOrder {
+    /// The mirror.
+    pub(crate) mirror: MirrorId,
+    /// Enable it when the scan succeeds.
+    pub(crate) enable: bool,
+    /// The only protocol to use.
+    pub(crate) protocol: Option<ScanProtocol>,
+    /// How long listing may take.
+    pub(crate) limit: Option<Duration>,
+    /// Wait for another scan of the mirror to end, rather than fail with [`ScanError::Busy`].
+    pub(crate) wait: bool,
+}
+
+/// Scans a mirror and publishes the result. A mirror that was never checked is checked, too, so that it can be used at
+/// once. Dropping the future ends the scan.
+pub(crate) async fn scan_mirror(
+    indexer: &Arc<Indexer>,
+    order: ScanOrder,
+    progress: &Progress,
+) -> Result<ScanReport, ScanError> {
+    let mirror = indexer.blocking(move |indexer| find_mirror(indexer, order.mirror)).await?;
+    let path = mirror_lock(&indexer.config().state_dir, mirror.id);
+    let _lock = if order.wait {
+        wait_async(|| try_lock(&path), progress).await?
+    } else {
+        try_lock(&path)?.ok_or_else(|| ScanError::Busy(mirror.settings.name.clone()))?
+    };
+    match scan_locked(indexer, &mirror, order, progress).await {
+        Ok(report) => Ok(report),
+        Err(error) => {
+            let text = error.to_string();
+            tracing::warn!(mirror = mirror.settings.name, error = text, "scan failed");
+            indexer.blocking(move |indexer| indexer.log(mirror.id, LogEvent::Error(text))).await;
+            Err(error)
+        }
+    }
+}
+
+fn find_mirror(indexer: &Indexer, id: MirrorId) -> Result<Mirror, StoreError> {
+    indexer.store.mirrors()?.into_iter().find(|mirror| mirror.id == id).ok_or(StoreError::UnknownMirror(id))
+}
+
+/// The URL to list, by the protocols that are available.
+fn rsync_url(mirror: &Mirror, protocol: Option<ScanProtocol>) -> Result<RsyncUrl, ScanError> {
+    let problem = |problem| ScanError::NoProtocol { mirror: mirror.settings.name.clone(), problem };
+    match protocol {
+        None | Some(ScanProtocol::Rsync) if mirror.settings.rsync_url.is_empty() => {
+            Err(problem("and it has no RsyncURL"))
+        }
+        None | Some(ScanProtocol::Rsync) => RsyncUrl::parse(&mirror.settings.rsync_url)
+            .ok_or_else(|| problem("and its RsyncURL is no rsync:// or rsyncs:// URL")),
+        Some(ScanProtocol::Ftp) => Err(problem("not FTP")),
+        Some(ScanProtocol::Http) => Err(problem("not HTTP")),
+    }
+}
+
+async fn scan_locked(
+    indexer: &Arc<Indexer>,
+    mirror: &Mirror,
+    order: ScanOrder,
+    progress: &Progress,
+) -> Result<ScanReport, ScanError> {
+    let (id, name) = (mirror.id, &mirror.settings.name);
+    let url = rsync_url(mirror, order.protocol)?;
+    let index = indexer.blocking(|indexer| indexer.published.files()).await.ok_or(ScanError::NoSource)?;
+    let started = Timestamp::now();
+    indexer
+        .blocking(move |indexer| {
+            indexer.store.record_sync_attempt(id, started)?;
+            indexer.log(id, LogEvent::ScanStarted(ScanProtocol::Rsync));
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+    tracing::info!(mirror = name, %url, "scan started");
+
+    let found = rsync::list(&url, order.limit, progress).await?;
+    if let Some(warning) = &found.warning {
+        tracing::warn!(mirror = name, warning, "partial listing");
+    }
+    if found.unparsable_lines > 0 {
+        tracing::warn!(mirror = name, lines = found.unparsable_lines, "lines of the listing were not understood");
+    }
+    let last_mod_time = fetch_trace(indexer, mirror).await;
+
+    progress.report(format!("{} files listed, storing them", found.listing.len()));
+    let (log_name, sync) = (
+        name.clone(),
+        SyncRecord {
+            started,
+            protocol: ScanProtocol::Rsync,
+            precision_ns: RSYNC_PRECISION_NS,
+            timezone_offset_ms: 0,
+            last_mod_time,
+        },
+    );
+    let listing = found.listing;
+    let report = indexer
+        .blocking(move |indexer| store_result(indexer, id, &log_name, sync, &index, &listing, order.enable))
+        .await?;
+
+    progress.report("Publishing".to_owned());
+    indexer.publish_files().await.map_err(|cause| ScanError::Publish { mirror: name.clone(), cause })?;
+    tracing::info!(
+        mirror = name,
+        files = report.files_indexed,
+        known = report.known_indexed,
+        removed = report.removed,
+        "scan completed"
+    );
+    if mirror.state.last_successful_sync.is_never() {
+        progress.report("Checking whether the mirror answers".to_owned());
+        monitor::check_mirror(indexer, id).await;
+    }
+    Ok(report)
+}
+
+fn store_result(
+    indexer: &Indexer,
+    mirror: MirrorId,
+    name: &str,
+    mut sync: SyncRecord,
+    index: &FileIndex,
+    listing: &Listing,
+    enable: bool,
+) -> Result<ScanReport, ScanError> {
+    let (known_indexed, sample) = compare_with_source(index, listing);
+    if indexer.config().fix_timezone_offsets {
+        match detect_offset(&sample, sync.precision_ns) {
+            Ok(offset) => sync.timezone_offset_ms = offset,
+            Err(why) => tracing::warn!(mirror = name, %why, "time zone offset not determined, 0 is used"),
+        }
+    }
+    let facts = ScanFacts {
+        mirror,
+        started: sync.started,
+        protocol: sync.protocol,
+        precision_ns: sync.precision_ns,
+        timezone_offset_ms: sync.timezone_offset_ms,
+    };
+    let removed = indexer.results.replace(&facts, listing)?;
+    indexer.store.record_sync(mirror, &sync)?;
+    let report = ScanReport {
+        enabled: enable,
+        files_indexed: listing.len() as u64,
+        known_indexed,
+        removed,
+        timezone_offset_ms: sync.timezone_offset_ms,
+    };
+    indexer.log(
+        mirror,
+        LogEvent::ScanCompleted {
+            files_indexed: report.files_indexed,
+            known_indexed,
+            removed,
+            timezone_offset_ms: report.timezone_offset_ms,
+        },
+    );
+    if enable && indexer.store.set_enabled(mirror, true, Timestamp::now())? {
+        indexer.log(mirror, LogEvent::Enabled);
+    }
+    Ok(report)
+}
+
+/// Counts the files that the source has, too, and draws a random sample of them.
+fn compare_with_source(index: &FileIndex, listing: &Listing) -> (u64, Vec<CommonFile>) {
+    let mut known = 0_u64;
+    let mut sample = Vec::with_capacity(SAMPLE);
+    for copy in listing.iter() {
+        let Entry::File(source) = index.lookup(copy.path) else {
+            continue;
+        };
+        let pair = CommonFile { source: (source.size(), source.modified()), copy: (copy.size, copy.modified) };
+        if sample.len() < SAMPLE {
+            sample.push(pair);
+        } else {
+            // Reservoir sampling: the n-th file replaces one of the sample with probability SAMPLE / n.
+            let at = fastrand::u64(..=known);
+            if let Some(place) = usize::try_from(at).ok().and_then(|at| sample.get_mut(at)) {
+                *place = pair;
+            }
+        }
+        known += 1;
+    }
+    (known, sample)
+}
+
+/// The time in the mirror's trace file, if the configuration names one.
+async fn fetch_trace(indexer: &Indexer, mirror: &Mirror) -> Option<Timestamp> {
+    let config = indexer.config();
+    let location = config.trace_file_location.trim_start_matches('/');
+    let base = &mirror.settings.http_url;
+    if location.is_empty() || base.is_empty() {
+        return None;
+    }
+    let protocol = if UrlScheme::of(base).offers(DownloadProtocol::Http) {
+        DownloadProtocol::Http
+    } else {
+        DownloadProtocol::Https
+    };
+    let url = format!("{}/{location}", absolute_url(base, protocol).trim_end_matches('/'));
+    match indexer.http.trace(&url).await {
+        Ok(seconds) => Some(Timestamp(seconds)),
+        Err(error) => {
+            tracing::warn!(mirror = mirror.settings.name, url, %error, "trace file not read");
+            None
+        }
+    }
+}

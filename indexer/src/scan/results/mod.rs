@@ -1,0 +1,465 @@
+//! Scan results: what each mirror has, kept by the indexer for itself in `StateDir/scans.sqlite`.
+//!
+//! A mirror's result is a list of blocks ([`block`]), and mirrors share blocks of equal content, so hundreds of complete
+//! mirrors take little more room than one. The file can be lost without harm: the next scans fill it again.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mb_core::mirror::{MirrorId, ScanProtocol};
+use mb_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+pub(crate) use self::block::Block;
+use super::listing::Listing;
+
+mod block;
+
+/// Version of the tables and of the block format, kept in SQLite's `user_version`.
+const FORMAT: i64 = 1;
+
+/// Level of block compression: higher ones gain a few percent for several times the work.
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// No block is larger uncompressed: 8,192 files of 65,535 bytes and 20 more each would be, but paths share their starts.
+const LARGEST_BLOCK: usize = 600 << 20;
+
+/// How long a writer waits for another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+const TABLES: &str = "
+    CREATE TABLE blocks (
+        id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, data BLOB NOT NULL, uses INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE scans (
+        mirror INTEGER PRIMARY KEY, started INTEGER NOT NULL, protocol INTEGER NOT NULL, precision_ns INTEGER NOT NULL,
+        timezone_offset_ms INTEGER NOT NULL, files INTEGER NOT NULL, blocks BLOB NOT NULL
+    ) STRICT;
+";
+
+/// What went wrong with the scan results.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResultsError {
+    /// SQLite failed.
+    #[error("scan results {path}: {cause}", path = path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        cause: rusqlite::Error,
+    },
+    /// The file was written by another version, or is damaged.
+    #[error(
+        "scan results {path}: {what}; stop the indexer and remove the file, the next scans write it again",
+        path = path.display()
+    )]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// What is known about a mirror's scan beside its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScanFacts {
+    /// The mirror scanned.
+    pub(crate) mirror: MirrorId,
+    /// When the scan started.
+    pub(crate) started: Timestamp,
+    /// How the files were listed.
+    pub(crate) protocol: ScanProtocol,
+    /// Resolution of the file times, in nanoseconds.
+    pub(crate) precision_ns: u64,
+    /// Correction of the file times, in milliseconds.
+    pub(crate) timezone_offset_ms: i64,
+}
+
+/// A stored scan: its facts and its blocks in path order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredScan {
+    /// The facts.
+    pub(crate) facts: ScanFacts,
+    /// Number of files.
+    pub(crate) files: u64,
+    /// Ids of its blocks.
+    pub(crate) blocks: Vec<BlockId>,
+}
+
+/// Number of a block in the file.
+pub(crate) type BlockId = i64;
+
+/// The scan results of a state directory.
+#[derive(Debug)]
+pub(crate) struct ScanResults {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl ScanResults {
+    /// Opens or creates the file.
+    pub(crate) fn open(state_dir: &Path) -> Result<ScanResults, ResultsError> {
+        let path = state_dir.join("scans.sqlite");
+        let connection = connect(&path).map_err(database_error(&path))?;
+        let results = ScanResults { path, connection: Mutex::new(connection) };
+        results.create_tables()?;
+        Ok(results)
+    }
+
+    fn create_tables(&self) -> Result<(), ResultsError> {
+        let found = self.write(|transaction| {
+            let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if found == 0 {
+                transaction.execute_batch(TABLES)?;
+                transaction.pragma_update(None, "user_version", FORMAT)?;
+            }
+            Ok(found)
+        })?;
+        match found {
+            0 | FORMAT => Ok(()),
+            _ => Err(self.unusable(format!("its format is {found}, this program writes {FORMAT}"))),
+        }
+    }
+
+    /// Replaces a mirror's result as a whole. `listing` must be sorted. Returns how many files of the earlier result are
+    /// gone.
+    pub(crate) fn replace(&self, facts: &ScanFacts, listing: &Listing) -> Result<u64, ResultsError> {
+        let removed = self.write(|transaction| {
+            let old = blocks_of(transaction, facts.mirror)?;
+            let new = insert_blocks(transaction, listing)?;
+            let kept: HashSet<_> = new.iter().copied().collect();
+            let mut gone = Some(0);
+            for &id in old.iter().filter(|id| !kept.contains(id)) {
+                let count = Block::load(transaction, id)?
+                    .map(|block| block.files().filter(|file| !listing.contains(file.path)).count() as u64);
+                gone = gone.zip(count).map(|(gone, count)| gone + count);
+            }
+            release_blocks(transaction, &old)?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO scans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    facts.mirror.0,
+                    facts.started.0,
+                    protocol_number(facts.protocol),
+                    facts.precision_ns.min(i64::MAX as u64) as i64,
+                    facts.timezone_offset_ms,
+                    listing.len() as i64,
+                    block_list(&new)
+                ],
+            )?;
+            Ok(gone)
+        })?;
+        Ok(removed.unwrap_or_else(|| {
+            tracing::warn!(path = %self.path.display(), mirror = %facts.mirror, "the earlier scan result was damaged");
+            0
+        }))
+    }
+
+    /// Forgets a mirror's result. Returns whether there was one.
+    pub(crate) fn remove(&self, mirror: MirrorId) -> Result<bool, ResultsError> {
+        self.write(|transaction| {
+            release_blocks(transaction, &blocks_of(transaction, mirror)?)?;
+            Ok(transaction.execute("DELETE FROM scans WHERE mirror = ?1", [mirror.0])? > 0)
+        })
+    }
+
+    /// A view of all results as they are now, however they change while it is read.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, ResultsError> {
+        let open = || {
+            let connection = connect(&self.path)?;
+            connection.execute_batch("BEGIN")?;
+            Ok(connection)
+        };
+        let connection = open().map_err(database_error(&self.path))?;
+        Ok(Snapshot { path: self.path.clone(), connection })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A transaction whose thread panicked was rolled back when it was dropped.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, ResultsError> {
+        let mut connection = self.connection();
+        let run = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(database_error(&self.path))
+    }
+
+    fn unusable(&self, what: String) -> ResultsError {
+        ResultsError::Unusable { path: self.path.clone(), what }
+    }
+}
+
+/// See [`ScanResults::snapshot`].
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl Snapshot {
+    /// All scans by ascending mirror id.
+    pub(crate) fn scans(&self) -> Result<Vec<StoredScan>, ResultsError> {
+        let read = || {
+            let mut statement = self.connection.prepare(
+                "SELECT mirror, started, protocol, precision_ns, timezone_offset_ms, files, blocks FROM scans ORDER BY mirror",
+            )?;
+            let scans = statement.query_map([], |row| {
+                let facts = ScanFacts {
+                    mirror: MirrorId(row.get(0)?),
+                    started: Timestamp(row.get(1)?),
+                    protocol: protocol_of(row.get(2)?),
+                    precision_ns: row.get(3)?,
+                    timezone_offset_ms: row.get(4)?,
+                };
+                Ok(StoredScan { facts, files: row.get(5)?, blocks: block_ids(row.get_ref(6)?.as_blob()?) })
+            })?;
+            scans.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(database_error(&self.path))
+    }
+
+    /// The compressed bytes of a block, for [`Snapshot::decode`], which other threads may do.
+    pub(crate) fn block_data(&self, id: BlockId) -> Result<Vec<u8>, ResultsError> {
+        let data = self
+            .connection
+            .prepare_cached("SELECT data FROM blocks WHERE id = ?1")
+            .and_then(|mut statement| statement.query_row([id], |row| row.get(0)).optional())
+            .map_err(database_error(&self.path))?;
+        data.ok_or_else(|| damaged(&self.path, id))
+    }
+
+    /// The file of the results, for error messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Block {
+    /// Reads the compressed bytes of block `id` of the results file `path`.
+    pub(crate) fn decompress(data: &[u8], id: BlockId, path: &Path) -> Result<Block, ResultsError> {
+        decompress(data).ok_or_else(|| damaged(path, id))
+    }
+
+    fn load(connection: &Connection, id: BlockId) -> rusqlite::Result<Option<Block>> {
+        let mut statement = connection.prepare_cached("SELECT data FROM blocks WHERE id = ?1")?;
+        let data: Option<Vec<u8>> = statement.query_row([id], |row| row.get(0)).optional()?;
+        Ok(data.and_then(|data| decompress(&data)))
+    }
+}
+
+fn decompress(data: &[u8]) -> Option<Block> {
+    let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(data).ok()??).ok()?;
+    if size > LARGEST_BLOCK {
+        return None;
+    }
+    Block::decode(&zstd::bulk::decompress(data, size).ok()?)
+}
+
+fn damaged(path: &Path, id: BlockId) -> ResultsError {
+    ResultsError::Unusable { path: path.to_owned(), what: format!("block {id} is missing or damaged") }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // A power cut may lose the latest scans, never damage the file; they are scanned again.
+    connection.pragma_update(None, "synchronous", "normal")?;
+    Ok(connection)
+}
+
+fn database_error(path: &Path) -> impl FnOnce(rusqlite::Error) -> ResultsError + '_ {
+    |cause| ResultsError::Database { path: path.to_owned(), cause }
+}
+
+fn blocks_of(transaction: &Transaction<'_>, mirror: MirrorId) -> rusqlite::Result<Vec<BlockId>> {
+    let blocks: Option<Vec<u8>> =
+        transaction.query_row("SELECT blocks FROM scans WHERE mirror = ?1", [mirror.0], |row| row.get(0)).optional()?;
+    Ok(block_ids(&blocks.unwrap_or_default()))
+}
+
+fn insert_blocks(transaction: &Transaction<'_>, listing: &Listing) -> rusqlite::Result<Vec<BlockId>> {
+    let mut use_again = transaction.prepare_cached("UPDATE blocks SET uses = uses + 1 WHERE key = ?1 RETURNING id")?;
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO blocks (key, data, uses) VALUES (?1, ?2, 1) RETURNING id")?;
+    let mut ids = Vec::new();
+    block::for_each_block(listing.iter(), |encoded| {
+        let key = block::key(encoded);
+        let known = use_again.query_row([key], |row| row.get(0)).optional()?;
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let data = zstd::bulk::compress(encoded, COMPRESSION_LEVEL)
+                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+                insert.query_row(params![key, data], |row| row.get(0))?
+            }
+        };
+        ids.push(id);
+        Ok::<(), rusqlite::Error>(())
+    })?;
+    Ok(ids)
+}
+
+fn release_blocks(transaction: &Transaction<'_>, ids: &[BlockId]) -> rusqlite::Result<()> {
+    let mut release = transaction.prepare_cached("UPDATE blocks SET uses = uses - 1 WHERE id = ?1 RETURNING uses")?;
+    let mut delete = transaction.prepare_cached("DELETE FROM blocks WHERE id = ?1")?;
+    for &id in ids {
+        let uses: Option<i64> = release.query_row([id], |row| row.get(0)).optional()?;
+        if uses.is_some_and(|uses| uses <= 0) {
+            delete.execute([id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Block ids as they are stored: 8 bytes each, little-endian.
+fn block_list(ids: &[BlockId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
+}
+
+fn block_ids(list: &[u8]) -> Vec<BlockId> {
+    list.as_chunks().0.iter().copied().map(BlockId::from_le_bytes).collect()
+}
+
+fn protocol_number(protocol: ScanProtocol) -> i64 {
+    match protocol {
+        ScanProtocol::Rsync => 0,
+        ScanProtocol::Ftp => 1,
+        ScanProtocol::Http => 2,
+    }
+}
+
+fn protocol_of(number: i64) -> ScanProtocol {
+    match number {
+        1 => ScanProtocol::Ftp,
+        2 => ScanProtocol::Http,
+        _ => ScanProtocol::Rsync,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mb_core::time::FileTime;
+
+    use super::*;
+
+    fn listing(numbers: impl Iterator<Item = u32>) -> Listing {
+        let mut listing = Listing::default();
+        for number in numbers {
+            listing.push(format!("f/{number}").as_bytes(), 1, Some(FileTime(i64::from(number)))).unwrap();
+        }
+        listing.sort();
+        listing
+    }
+
+    fn facts(mirror: u32) -> ScanFacts {
+        ScanFacts {
+            mirror: MirrorId(mirror),
+            started: Timestamp(7),
+            protocol: ScanProtocol::Rsync,
+            precision_ns: 1_000_000_000,
+            timezone_offset_ms: -3_600_000,
+        }
+    }
+
+    fn block_count(results: &ScanResults) -> i64 {
+        results.connection().query_row("SELECT count(*) FROM blocks", [], |row| row.get(0)).unwrap()
+    }
+
+    fn files_of(snapshot: &Snapshot, scan: &StoredScan) -> Vec<String> {
+        let mut paths = Vec::new();
+        for &id in &scan.blocks {
+            let block = Block::decompress(&snapshot.block_data(id).unwrap(), id, snapshot.path()).unwrap();
+            paths.extend(block.files().map(|file| String::from_utf8_lossy(file.path).into_owned()));
+        }
+        paths
+    }
+
+    #[test]
+    fn a_scan_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ScanResults::open(folder.path()).unwrap();
+        results.replace(&facts(3), &listing(0..20_000)).unwrap();
+        drop(results);
+        let results = ScanResults::open(folder.path()).unwrap();
+        let snapshot = results.snapshot().unwrap();
+        let scans = snapshot.scans().unwrap();
+        assert_eq!((scans.len(), scans[0].facts, scans[0].files), (1, facts(3), 20_000));
+        let mut expected: Vec<_> = (0..20_000).map(|n| format!("/f/{n}")).collect();
+        expected.sort();
+        assert_eq!(files_of(&snapshot, &scans[0]), expected);
+    }
+
+    #[test]
+    fn equal_mirrors_share_blocks_and_the_last_one_takes_them_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ScanResults::open(folder.path()).unwrap();
+        results.replace(&facts(1), &listing(0..10_000)).unwrap();
+        let blocks_of_one = block_count(&results);
+        for mirror in 2..10 {
+            results.replace(&facts(mirror), &listing(0..10_000)).unwrap();
+        }
+        assert_eq!(block_count(&results), blocks_of_one);
+        for mirror in 1..9 {
+            assert!(results.remove(MirrorId(mirror)).unwrap());
+        }
+        assert_eq!(block_count(&results), blocks_of_one);
+        results.replace(&facts(9), &listing(0..0)).unwrap();
+        assert_eq!(block_count(&results), 0);
+        assert!(!results.remove(MirrorId(1)).unwrap());
+    }
+
+    #[test]
+    fn removed_files_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ScanResults::open(folder.path()).unwrap();
+        assert_eq!(results.replace(&facts(1), &listing(0..5_000)).unwrap(), 0);
+        assert_eq!(results.replace(&facts(1), &listing(0..5_000)).unwrap(), 0);
+        assert_eq!(results.replace(&facts(1), &listing(1_000..6_000)).unwrap(), 1_000);
+        assert_eq!(results.replace(&facts(1), &listing(0..0)).unwrap(), 5_000);
+    }
+
+    #[test]
+    fn a_snapshot_does_not_see_later_scans() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ScanResults::open(folder.path()).unwrap();
+        results.replace(&facts(1), &listing(0..3_000)).unwrap();
+        let snapshot = results.snapshot().unwrap();
+        let before = snapshot.scans().unwrap();
+        results.replace(&facts(1), &listing(0..10)).unwrap();
+        assert_eq!(snapshot.scans().unwrap(), before);
+        assert_eq!(files_of(&snapshot, &before[0]).len(), 3_000);
+    }
+
+    #[test]
+    fn a_file_of_another_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ScanResults::open(folder.path()).unwrap();
+        results.connection().pragma_update(None, "user_version", 99).unwrap();
+        drop(results);
+        let error = ScanResults::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("its format is 99") && error.contains("remove the file"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_block_is_reported_and_replaced_by_the_next_scan() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ScanResults::open(folder.path()).unwrap();
+        results.replace(&facts(1), &listing(0..3_000)).unwrap();
+        results.connection().execute("UPDATE blocks SET data = x'00'", []).unwrap();
+        let snapshot = results.snapshot().unwrap();
+        let id = snapshot.scans().unwrap()[0].blocks[0];
+        let error = Block::decompress(&snapshot.block_data(id).unwrap(), id, snapshot.path()).unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
+        assert_eq!(results.replace(&facts(1), &listing(5_000..8_000)).unwrap(), 0);
+    }
+}

@@ -1,0 +1,273 @@
+//! `mb-indexer run`: starts scans and checks when they are due, serves requests, ends cleanly.
+//!
+//! One task decides what is due; jobs are tasks of their own. Ending the scheduler drops them, which ends what they
+//! started, rsync programs included.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mb_core::config::{self, ConfigError};
+use mb_core::mirror::MirrorId;
+use mb_core::time::Timestamp;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+use self::plan::{Intervals, Job, Plan};
+use crate::build::publication::PublicationError;
+use crate::indexer::Indexer;
+use crate::monitor;
+use crate::progress::Progress;
+use crate::scan::{ScanError, ScanOrder, scan_mirror};
+
+mod plan;
+
+/// The mirrors are read again this often at least: other processes change them, too.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// Health checks under way at a time. A guess: far fewer than the descriptors a process may have.
+const CHECKS_AT_ONCE: usize = 64;
+
+/// The scheduler, as those see it who ask something of it.
+pub(crate) struct Scheduler {
+    /// What jobs work with.
+    pub(crate) indexer: Arc<Indexer>,
+    config_path: PathBuf,
+    changed: Mutex<HashSet<MirrorId>>,
+    wake: Notify,
+}
+
+/// A job that ended.
+enum Ended {
+    Scan(MirrorId),
+    Check(MirrorId),
+    Source,
+    CatchUp,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReloadError {
+    /// The file is not usable; the configuration in force stays.
+    #[error("{0}; the configuration in force stays")]
+    Config(#[from] ConfigError),
+    /// The index cannot be built with it.
+    #[error("the configuration was read, but {0}")]
+    Publish(#[from] PublicationError),
+}
+
+impl Scheduler {
+    /// A scheduler that reads its configuration from `config_path` again when told to.
+    pub(crate) fn new(indexer: Arc<Indexer>, config_path: PathBuf) -> Scheduler {
+        Scheduler { indexer, config_path, changed: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Notes that mirror records changed: what became due is started at once.
+    pub(crate) fn mirrors_changed(&self, ids: &[MirrorId]) {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        self.wake.notify_one();
+    }
+
+    /// Reads the configuration again, and builds the index anew if that depends on the change.
+    pub(crate) async fn reload(&self) -> Result<(), ReloadError> {
+        let path = self.config_path.clone();
+        let loaded = self.indexer.blocking(move |_| config::load(&path)).await?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let before = self.indexer.config();
+        self.indexer.set_config(loaded.config);
+        tracing::info!("configuration read");
+        self.wake.notify_one();
+        if before.fix_timezone_offsets != self.indexer.config().fix_timezone_offsets {
+            self.indexer.publish_files().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts jobs for ever; drop the future to end them.
+    pub(crate) async fn run(&self) {
+        let mut work = Work {
+            scheduler: self,
+            plan: Plan::default(),
+            jobs: JoinSet::new(),
+            waiting_scans: VecDeque::new(),
+            scanning: HashSet::new(),
+            checking: HashSet::new(),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+            source: SourceClock::Due(Instant::now()),
+            next_catch_up: None,
+        };
+        work.publish_what_is_stored().await;
+        loop {
+            let sleep = work.start_due_jobs().await;
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = self.wake.notified() => {}
+                Some(ended) = work.jobs.join_next() => work.note_end(ended),
+            }
+        }
+    }
+}
+
+/// When the source is scanned next.
+enum SourceClock {
+    /// Not before this instant.
+    Due(Instant),
+    /// A scan is under way that began then.
+    Running(Instant),
+}
+
+/// What the scheduling task keeps to itself.
+struct Work<'a> {
+    scheduler: &'a Scheduler,
+    plan: Plan,
+    jobs: JoinSet<Ended>,
+    waiting_scans: VecDeque<MirrorId>,
+    scanning: HashSet<MirrorId>,
+    checking: HashSet<MirrorId>,
+    checks: Arc<Semaphore>,
+    source: SourceClock,
+    next_catch_up: Option<Instant>,
+}
+
+impl Work<'_> {
+    /// Brings the index up to what is stored: a process before this one may have ended between storing and publishing.
+    async fn publish_what_is_stored(&self) {
+        let indexer = &self.scheduler.indexer;
+        let published = indexer.blocking(|indexer| indexer.published.files().is_some()).await;
+        if published && let Err(error) = indexer.publish_files().await {
+            tracing::error!(%error, "cannot publish what is stored, tried again later");
+        }
+    }
+
+    /// Starts what is due and returns how long nothing else will be.
+    async fn start_due_jobs(&mut self) -> Duration {
+        let now = Instant::now();
+        let scheduler = self.scheduler;
+        let config = scheduler.indexer.config();
+        let mut sleep = LONGEST_SLEEP;
+        for id in scheduler.changed.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            self.plan.make_due(id, now);
+        }
+        if let Some(wait) = self.start_source_scan(now) {
+            sleep = sleep.min(wait);
+        }
+        self.catch_up(now, config.check_interval);
+
+        let mirrors = scheduler
+            .indexer
+            .blocking(|indexer| {
+                let has_source = indexer.published.files().is_some();
+                indexer.store.mirrors().map(|mirrors| (mirrors, has_source))
+            })
+            .await;
+        let mirrors = match mirrors {
+            Ok((mirrors, true)) => mirrors,
+            // Until the source is known there is nothing to compare mirrors with.
+            Ok((_, false)) => return sleep,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the mirrors");
+                return sleep;
+            }
+        };
+        let intervals = Intervals { scan: config.scan_interval, check: config.check_interval };
+        let (due, next) = self.plan.take_due(&mirrors, intervals, now, Timestamp::now());
+        for job in due {
+            match job {
+                Job::Scan(id) if !self.scanning.contains(&id) && !self.waiting_scans.contains(&id) => {
+                    self.waiting_scans.push_back(id);
+                }
+                Job::Check(id) if self.checking.insert(id) => self.start_check(id),
+                Job::Scan(_) | Job::Check(_) => {}
+            }
+        }
+        while self.scanning.len() < config.concurrent_sync
+            && let Some(id) = self.waiting_scans.pop_front()
+        {
+            self.start_scan(id);
+        }
+        next.map_or(sleep, |next| sleep.min(next))
+    }
+
+    /// Returns how long until the next source scan, unless that depends on something else.
+    fn start_source_scan(&mut self, now: Instant) -> Option<Duration> {
+        self.scheduler.indexer.config().repository_scan_interval?;
+        let SourceClock::Due(at) = self.source else {
+            return None;
+        };
+        if at > now {
+            return Some(at - now);
+        }
+        self.source = SourceClock::Running(now);
+        let indexer = Arc::clone(&self.scheduler.indexer);
+        self.jobs.spawn(async move {
+            if let Err(error) = indexer.scan_source(false, false, &Progress::unwatched()).await {
+                tracing::error!(%error, "source scan failed");
+            }
+            Ended::Source
+        });
+        None
+    }
+
+    /// Publishes again what could not be published, for instance because the disk was full.
+    fn catch_up(&mut self, now: Instant, interval: Duration) {
+        if self.next_catch_up.is_some_and(|at| at > now) {
+            return;
+        }
+        self.next_catch_up = Some(now + interval);
+        let indexer = Arc::clone(&self.scheduler.indexer);
+        self.jobs.spawn(async move {
+            let fix_timezone_offsets = indexer.config().fix_timezone_offsets;
+            if let Err(error) = indexer.publication.catch_up(fix_timezone_offsets).await {
+                tracing::error!(%error, "still not published");
+            }
+            Ended::CatchUp
+        });
+    }
+
+    fn start_scan(&mut self, mirror: MirrorId) {
+        self.scanning.insert(mirror);
+        let indexer = Arc::clone(&self.scheduler.indexer);
+        self.jobs.spawn(async move {
+            let order = ScanOrder { mirror, enable: false, protocol: None, limit: None, wait: false };
+            match scan_mirror(&indexer, order, &Progress::unwatched()).await {
+                // Failures are logged by the scan itself.
+                Ok(_) | Err(ScanError::Busy(_)) => {}
+                Err(error) => tracing::debug!(%mirror, %error, "scan"),
+            }
+            Ended::Scan(mirror)
+        });
+    }
+
+    fn start_check(&mut self, mirror: MirrorId) {
+        let indexer = Arc::clone(&self.scheduler.indexer);
+        let checks = Arc::clone(&self.checks);
+        self.jobs.spawn(async move {
+            // The semaphore is never closed.
+            let _permit = checks.acquire().await;
+            monitor::check_mirror(&indexer, mirror).await;
+            Ended::Check(mirror)
+        });
+    }
+
+    fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        match ended {
+            Ok(Ended::Scan(id)) => {
+                self.scanning.remove(&id);
+            }
+            Ok(Ended::Check(id)) => {
+                self.checking.remove(&id);
+            }
+            Ok(Ended::Source) => {
+                if let SourceClock::Running(began) = self.source {
+                    let interval = self.scheduler.indexer.config().repository_scan_interval.unwrap_or_default();
+                    self.source = SourceClock::Due(began + interval);
+                }
+            }
+            Ok(Ended::CatchUp) => {}
+            Err(error) => tracing::error!(%error, "a job ended by a defect of this program; please report it"),
+        }
+    }
+}

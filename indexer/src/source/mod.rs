@@ -1,0 +1,215 @@
+//! The source repository: walk it, find out what changed since the last scan, hash that, store it.
+//!
+//! A scan never removes knowledge by accident: what cannot be read keeps its entry, and a repository that lost most of
+//! its files changes nothing unless the operator insists.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mb_core::config::WantedHashes;
+use mb_core::link::SourceReport;
+use mb_core::store::{FileHashes, SourceChanges, SourceEntry, SourceEntryKind, Store, StoreError};
+
+use self::difference::{Comparison, Difference, HashTask};
+use self::hash::Outcome;
+use crate::progress::{Cancellation, Progress};
+
+mod difference;
+mod hash;
+mod link;
+mod walk;
+
+/// Up to this many files and bytes are hashed before anything is stored; with more, new files are stored and published
+/// without their hashes first. A guess at what takes about a second.
+const HASH_FIRST_FILES: usize = 1_000;
+const HASH_FIRST_BYTES: u64 = 256 << 20;
+
+/// Files and bytes hashed between two writes to the store, so that an interrupted scan loses little. A guess.
+const BATCH_FILES: usize = 2_000;
+const BATCH_BYTES: u64 = 4 << 30;
+
+/// Why a source scan changed nothing, or no more than it had stored until then.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    /// The repository cannot be read.
+    #[error(
+        "cannot read the repository {path}: {cause}; check `Repository` in the configuration, that its disk is mounted and \
+         that this user may read it",
+        path = path.display()
+    )]
+    Repository {
+        /// The repository.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Most files are gone.
+    #[error(
+        "the repository {path} has {files} files, {removed} of its {previous} earlier ones are gone: nothing was changed; \
+         if that is right, run `mirrorbits refresh -force` (or `mb-indexer scan -source -force`)",
+        path = path.display()
+    )]
+    LostFiles {
+        /// The repository.
+        path: PathBuf,
+        /// Files there now.
+        files: u64,
+        /// Files gone.
+        removed: u64,
+        /// Files before.
+        previous: u64,
+    },
+    /// The store failed.
+    #[error("storing the source scan: {0}")]
+    Store(#[from] StoreError),
+    /// The scan was cancelled.
+    #[error("the source scan was cancelled")]
+    Cancelled,
+}
+
+/// What a scan is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceOptions {
+    /// Which hashes are wanted.
+    pub(crate) hashes: WantedHashes,
+    /// Hash every file again.
+    pub(crate) rehash: bool,
+    /// Accept the loss of most files.
+    pub(crate) force: bool,
+}
+
+/// What a scan did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SourceOutcome {
+    /// Its figures.
+    pub(crate) report: SourceReport,
+    /// Whether the store changed since `publish_early` was last called.
+    pub(crate) unpublished: bool,
+}
+
+/// Scans the repository and stores what changed. Blocks.
+///
+/// `publish_early` is called when new files were stored that can be served while hashing goes on.
+pub(crate) fn scan(
+    repository: &Path,
+    options: SourceOptions,
+    store: &dyn Store,
+    progress: &Progress,
+    cancellation: &Cancellation,
+    publish_early: &mut dyn FnMut(),
+) -> Result<SourceOutcome, SourceError> {
+    progress.report("Walking the repository".to_owned());
+    let walk = walk::walk(repository, progress, cancellation)?;
+    let mut comparison = Comparison::new(&walk, options.hashes, options.rehash);
+    store.source_entries(&mut |entry| comparison.previous(entry))?;
+    let difference = comparison.finish();
+    if difference.is_suspicious() && !options.force {
+        return Err(SourceError::LostFiles {
+            path: repository.to_owned(),
+            files: difference.files,
+            removed: difference.removed_files,
+            previous: difference.previous_files,
+        });
+    }
+    drop(walk);
+    Writer { repository, store, progress, cancellation }.write(difference, publish_early)
+}
+
+/// Stores a difference, hashing on the way.
+struct Writer<'a> {
+    repository: &'a Path,
+    store: &'a dyn Store,
+    progress: &'a Progress,
+    cancellation: &'a Cancellation,
+}
+
+impl Writer<'_> {
+    fn write(&self, difference: Difference, publish_early: &mut dyn FnMut()) -> Result<SourceOutcome, SourceError> {
+        let Difference { mut changes, to_hash, files, removed_files, kept_unread, .. } = difference;
+        let report =
+            SourceReport { files: files + kept_unread, hashed: 0, removed: removed_files, unreadable: kept_unread };
+        let mut outcome = SourceOutcome { report, unpublished: false };
+
+        let bytes_to_hash: u64 = to_hash.iter().map(|task| task.size).sum();
+        if to_hash.len() > HASH_FIRST_FILES || bytes_to_hash > HASH_FIRST_BYTES {
+            changes.upserts.extend(to_hash.iter().filter(|task| task.is_new).map(|task| entry(task, task.known)));
+            if self.apply(std::mem::take(&mut changes))? {
+                publish_early();
+            }
+        }
+        let mut hashed_bytes = 0;
+        for batch in batches(&to_hash) {
+            self.progress.report(format!(
+                "Hashing: {} of {} files, {} of {} MiB",
+                outcome.report.hashed,
+                to_hash.len(),
+                hashed_bytes >> 20,
+                bytes_to_hash >> 20
+            ));
+            self.hash(batch, &mut changes, &mut outcome.report)?;
+            hashed_bytes += batch.iter().map(|task| task.size).sum::<u64>();
+            outcome.unpublished |= self.apply(std::mem::take(&mut changes))?;
+        }
+        outcome.unpublished |= self.apply(changes)?;
+        Ok(outcome)
+    }
+
+    fn apply(&self, changes: SourceChanges) -> Result<bool, SourceError> {
+        let any = !changes.upserts.is_empty() || !changes.removals.is_empty();
+        if any {
+            self.store.apply_source_changes(&changes)?;
+        }
+        Ok(any)
+    }
+
+    fn hash(
+        &self,
+        batch: &[HashTask],
+        changes: &mut SourceChanges,
+        report: &mut SourceReport,
+    ) -> Result<(), SourceError> {
+        for (task, outcome) in batch.iter().zip(hash::hash_all(self.repository, batch, self.cancellation)) {
+            match outcome {
+                Outcome::Hashed(hashes) => {
+                    report.hashed += 1;
+                    changes.upserts.push(entry(task, hashes));
+                }
+                Outcome::Changed => {
+                    tracing::warn!(path = %task.path.escape_ascii(), "changed while it was read, left for the next scan");
+                }
+                Outcome::Failed(cause) => {
+                    tracing::warn!(path = %task.path.escape_ascii(), %cause, "cannot be hashed, tried again by the next scan");
+                    report.unreadable += 1;
+                    if task.is_new {
+                        changes.upserts.push(entry(task, task.known));
+                    }
+                }
+                Outcome::Cancelled => return Err(SourceError::Cancelled),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry(task: &HashTask, hashes: FileHashes) -> SourceEntry {
+    let kind = SourceEntryKind::File { size: task.size, modified: task.modified, hashes };
+    SourceEntry { path: task.path.clone(), kind }
+}
+
+/// Cuts tasks into batches of at most [`BATCH_FILES`] files and, unless a single file is larger, [`BATCH_BYTES`].
+fn batches(mut tasks: &[HashTask]) -> impl Iterator<Item = &[HashTask]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0_u64;
+        let within = tasks
+            .iter()
+            .take(BATCH_FILES)
+            .take_while(|task| {
+                bytes = bytes.saturating_add(task.size);
+                bytes <= BATCH_BYTES
+            })
+            .count();
+        let (batch, rest) = tasks.split_at_checked(within.max(1))?;
+        tasks = rest;
+        Some(batch)
+    })
+}
