@@ -216,6 +216,15 @@ fn file_time(json: &mut JsonWriter<'_>, value: FileTime) {
 fn hash(json: &mut JsonWriter<'_>, name: &str, digest: Option<&[u8]>) {
     if let Some(digest) = digest {
         json.name(name);
-        json.quoted_by(|out| super::append_hex(out, digest));
+        json.quoted_by(|out| append_hex(out, digest));
+    }
+}
+
+/// Appends `bytes` in lower-case hexadecimal.
+pub fn append_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
     }
 }

@@ -1,0 +1,254 @@
+//! The answers about a file: redirect, JSON document, mirror list, checksum, fallback.
+
+use std::net::IpAddr;
+
+use mb_core::mirror::MirrorState;
+use mb_core::path;
+use mb_index::{FileIndex, FileRef};
+
+use super::Exchange;
+use super::choose::copies;
+use super::document::{self, Listed, Subject};
+use super::locate::Location;
+use crate::http::json::JsonWriter;
+use crate::http::response::{self, Status};
+use crate::http::target::{Directive, Parameters, Target};
+use crate::select::{Accepted, Reason, Wanted, fallback, filter};
+use crate::snapshot::Snapshot;
+
+/// Header lines of a redirect that never change.
+const REDIRECT_LINES: &str =
+    "Cache-Control: private, no-cache\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 0\r\n";
+/// Header lines of a JSON answer that never change.
+const JSON_LINES: &str = "Cache-Control: private, no-cache\r\nContent-Type: application/json; charset=utf-8\r\n";
+/// When a client may ask again after a 503: a mirror that comes back is noticed within a health check interval.
+const RETRY_AFTER: &str = "Retry-After: 60\r\n";
+
+impl Exchange<'_, '_, '_> {
+    pub(super) fn redirect_to_clean(&mut self, decoded: &[u8], target: &Target<'_>) {
+        let clean = path::clean(decoded);
+        self.start(Status::MovedPermanently)
+            .header_by("Location", |out| {
+                path::percent_encode(&clean, out);
+                if let Some(query) = target.query {
+                    out.push(b'?');
+                    out.extend_from_slice(query);
+                }
+            })
+            .body(b"");
+    }
+
+    pub(super) fn checksum(&mut self, file: FileRef<'_>, digest: Option<&[u8]>) {
+        let Some(digest) = digest else {
+            return response::text(self.start(Status::NotFound), "Hash type not supported");
+        };
+        let name = file.path().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        let mut body = std::mem::take(&mut self.scratch.body);
+        body.clear();
+        document::append_hex(&mut body, digest);
+        body.extend_from_slice(b"  ");
+        body.extend_from_slice(name);
+        self.start(Status::Ok).lines("Content-Type: text/plain; charset=UTF-8\r\n").body(&body);
+        self.scratch.body = body;
+    }
+
+    /// Redirects to the first of the mirrors drawn and names the others.
+    pub(super) fn redirect(&mut self, path: &[u8]) {
+        let snapshot = self.snapshot;
+        let drawn = std::mem::take(&mut self.scratch.drawn);
+        let places = drawn.iter().map(|accepted| {
+            let mirror = snapshot.mirrors.row(accepted.row);
+            (mirror.url(accepted.protocol), mirror.geo_label.as_str())
+        });
+        self.redirect_to(path, places);
+        self.scratch.drawn = drawn;
+    }
+
+    /// Redirects to the first of `places`, base URLs with their country labels.
+    pub(super) fn redirect_to<'p>(&mut self, path: &[u8], places: impl Iterator<Item = (&'p str, &'p str)> + Clone) {
+        let relative = path.strip_prefix(b"/").unwrap_or(path);
+        let with_links = self.snapshot.settings.max_link_headers > 0;
+        let mut response = self.start(Status::Found).lines(REDIRECT_LINES);
+        if let Some((url, _)) = places.clone().next() {
+            response = response.header_by("Location", |out| append_url(out, url, relative));
+        }
+        if with_links {
+            for (priority, (url, label)) in (1u32..).zip(places) {
+                response = response.header_by("Link", |out| append_link(out, url, relative, priority, label));
+            }
+        }
+        response.no_body();
+    }
+
+    /// The JSON document of the mirrors drawn.
+    pub(super) fn json(
+        &mut self,
+        files: &FileIndex,
+        file: FileRef<'_>,
+        location: &Location,
+        wanted: Wanted,
+        pretty: bool,
+    ) {
+        let snapshot = self.snapshot;
+        let (source, client) = (self.source(file), self.comparable(location.client()));
+        let refused = copies(snapshot, files, file).filter_map(|(row, copy)| {
+            filter::check(snapshot.mirrors.row(row), copy, &source, &client, wanted).err().map(|reason| (row, reason))
+        });
+        let mut excluded = std::mem::take(&mut self.scratch.excluded);
+        excluded.clear();
+        excluded.extend(refused);
+        excluded.sort_unstable_by_key(|&(row, _)| row);
+        let drawn = std::mem::take(&mut self.scratch.drawn);
+        let subject = Subject { path: file.path(), file: Some(file), location, settings: &snapshot.settings };
+        self.write_document(pretty, |json| {
+            let listed = drawn.iter().map(|accepted| listed_accepted(snapshot, accepted, None));
+            let refused = excluded.iter().map(|&refused| listed_refused(snapshot, location, wanted, refused));
+            document::write(json, &subject, listed, refused, false);
+        });
+        self.scratch.drawn = drawn;
+        self.scratch.excluded = excluded;
+    }
+
+    /// The JSON document of all mirrors, with their weights.
+    pub(super) fn mirror_list(
+        &mut self,
+        files: &FileIndex,
+        file: FileRef<'_>,
+        parameters: &Parameters<'_>,
+        from_ip: Option<&[u8]>,
+    ) {
+        let instead = match from_ip.map(decode_address) {
+            Some(None) => return self.plain(Status::BadRequest),
+            Some(instead) => instead,
+            None => None,
+        };
+        let location = self.locate(instead);
+        let wanted = self.wanted(parameters);
+        self.evaluate(files, file, &location, location.client(), wanted);
+        if self.scratch.evaluation.accepted.is_empty() && !self.snapshot.settings.fallbacks.is_empty() {
+            return self.answer_by_fallback(file.path(), Some(file), parameters);
+        }
+        let snapshot = self.snapshot;
+        let mut evaluation = std::mem::take(&mut self.scratch.evaluation);
+        evaluation.excluded.sort_unstable_by_key(|&(row, _)| row);
+        let subject =
+            Subject { path: file.path(), file: Some(file), location: &location, settings: &snapshot.settings };
+        self.write_document(parameters.pretty, |json| {
+            let listed =
+                evaluation.accepted.iter().enumerate().map(|(place, accepted)| {
+                    listed_accepted(snapshot, accepted, Some(evaluation.weight_percent(place)))
+                });
+            let refused =
+                evaluation.excluded.iter().map(|&refused| listed_refused(snapshot, &location, wanted, refused));
+            document::write(json, &subject, listed, refused, false);
+        });
+        self.scratch.evaluation = evaluation;
+    }
+
+    /// Answers by the configured fallbacks, or with 503 when there is none.
+    pub(super) fn answer_by_fallback(&mut self, path: &[u8], file: Option<FileRef<'_>>, parameters: &Parameters<'_>) {
+        let snapshot = self.snapshot;
+        let settings = &snapshot.settings;
+        let wanted = self.wanted(parameters);
+        let location = self.locate(None);
+        let mut ranked = std::mem::take(&mut self.scratch.ranked);
+        let random = &mut *self.random;
+        fallback::rank(&settings.fallbacks, &location.client(), wanted, &mut ranked, |n| random.u64(..n));
+        if ranked.is_empty() {
+            response::text(self.start(Status::ServiceUnavailable).lines(RETRY_AFTER), "Service Unavailable");
+        } else if matches!(parameters.directive, Directive::MirrorList { .. })
+            || document::wants_json(settings.output_mode, self.request.accepts_json)
+        {
+            let subject = Subject { path, file, location: &location, settings };
+            let state = MirrorState { enabled: true, ..MirrorState::default() };
+            self.write_document(parameters.pretty, |json| {
+                let listed = ranked.iter().map(|&place| {
+                    let fallback = &settings.fallbacks[place];
+                    Listed {
+                        id: -(place as i64),
+                        settings: &fallback.settings,
+                        state: &state,
+                        absolute_url: fallback.absolute_url(wanted),
+                        distance: 0.0,
+                        score: 0,
+                        weight: None,
+                        excluded: None,
+                    }
+                });
+                document::write(json, &subject, listed, std::iter::empty(), true);
+            });
+        } else {
+            let places = ranked.iter().take(settings.max_link_headers.saturating_add(1)).map(|&place| {
+                let fallback = &settings.fallbacks[place];
+                (fallback.absolute_url(wanted), fallback.geo_label.as_str())
+            });
+            self.redirect_to(path, places);
+        }
+        self.scratch.ranked = ranked;
+    }
+
+    pub(super) fn write_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
+        let mut body = std::mem::take(&mut self.scratch.body);
+        body.clear();
+        write(&mut JsonWriter::new(&mut body, pretty));
+        self.start(Status::Ok).lines(JSON_LINES).body(&body);
+        self.scratch.body = body;
+    }
+}
+
+fn listed_accepted<'a>(snapshot: &'a Snapshot, accepted: &Accepted, weight: Option<f32>) -> Listed<'a> {
+    let row = snapshot.mirrors.row(accepted.row);
+    Listed {
+        id: i64::from(row.mirror.id.0),
+        settings: &row.mirror.settings,
+        state: &row.mirror.state,
+        absolute_url: row.url(accepted.protocol),
+        distance: accepted.distance,
+        score: accepted.score,
+        weight,
+        excluded: None,
+    }
+}
+
+fn listed_refused<'a>(
+    snapshot: &'a Snapshot,
+    location: &Location,
+    wanted: Wanted,
+    (row, reason): (u32, Reason),
+) -> Listed<'a> {
+    let mirror = snapshot.mirrors.row(row);
+    Listed {
+        id: i64::from(mirror.mirror.id.0),
+        settings: &mirror.mirror.settings,
+        state: &mirror.mirror.state,
+        absolute_url: filter::check_scheme(mirror, wanted).map_or("", |protocol| mirror.url(protocol)),
+        distance: location.place.distances.get(row as usize).copied().unwrap_or(0.0),
+        score: 0,
+        weight: None,
+        excluded: Some((reason, mirror)),
+    }
+}
+
+fn decode_address(text: &[u8]) -> Option<IpAddr> {
+    let mut decoded = Vec::new();
+    path::percent_decode(text, &mut decoded).ok()?;
+    std::str::from_utf8(&decoded).ok()?.trim().parse().ok()
+}
+
+fn append_url(out: &mut Vec<u8>, base: &str, relative: &[u8]) {
+    out.extend_from_slice(base.as_bytes());
+    path::percent_encode(relative, out);
+}
+
+/// RFC 6249, section 3.
+fn append_link(out: &mut Vec<u8>, base: &str, relative: &[u8], priority: u32, label: &str) {
+    use std::io::Write;
+    out.push(b'<');
+    append_url(out, base, relative);
+    // Writing to a vector cannot fail.
+    let _ = write!(out, ">; rel=duplicate; pri={priority}");
+    if !label.is_empty() {
+        out.extend_from_slice(b"; geo=");
+        out.extend_from_slice(label.as_bytes());
+    }
+}
