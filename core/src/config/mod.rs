@@ -1,11 +1,11 @@
 //! The configuration file: [`load`] reads what the operator typed and resolves it once into [`Config`], which cannot be
 //! invalid.
 //!
-//! - [`document`]: from YAML to keys, texts and their lines
-//! - [`keys`]: typed reading of keys, which collects every problem of a file instead of stopping at the first
-//! - [`resolve`]: each key with its default and its check
-//! - [`address`]: the forms of network addresses
-//! - [`describe`]: the resolved values as text
+//! - `document`: from YAML to keys, texts and their lines
+//! - `keys`: typed reading of keys, which collects every problem of a file instead of stopping at the first
+//! - `resolve`: each key with its default and its check
+//! - `address`: the forms of network addresses
+//! - `describe`: the resolved values as text
 //!
 //! The keys are those of Mirrorbits, so that an existing file works unchanged, and a few of ours. `mirrorbits.conf` at the
 //! root of the repository explains each to the operator.

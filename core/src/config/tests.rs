@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const FILE: &str = "mirrorbits.conf";
@@ -374,4 +376,14 @@ fn files_that_cannot_be_read_say_what_to_do() {
     fs::write(&binary, b"Repository: /srv\nGzip: \xff\n").expect("written");
     let error = load(&binary).expect_err("loaded").to_string();
     assert!(error.contains("binary.conf:2: not UTF-8"), "{error}");
+}
+
+proptest! {
+    /// Whatever is in a file, it is accepted or refused with a message of one line for each problem.
+    #[test]
+    fn no_text_is_too_odd(text in "(Repository|Gzip|Fallbacks|Hashes|[-:,?\\[\\]{}#&*!|>'\"%@` \n\ta-c0-9\u{e9}]){0,40}") {
+        if let Err(error) = parse(&text, Path::new(FILE)) {
+            prop_assert!(error.to_string().lines().all(|line| line.starts_with(FILE)), "{error}");
+        }
+    }
 }

@@ -146,19 +146,23 @@ pub trait Store: Send + Sync {
     /// [`StoreError::UnknownMirror`].
     fn record_sync_attempt(&self, id: MirrorId, started: Timestamp) -> Result<()>;
 
-    /// Notes that a scan of the mirror was completed.
+    /// Notes that a scan of the mirror was completed. Without a trace file, `last_mod_time` stays as it was.
     ///
     /// # Errors
     /// [`StoreError::UnknownMirror`].
     fn record_sync(&self, id: MirrorId, sync: &SyncRecord) -> Result<()>;
 
-    /// Hands every source entry to `visit`, by ascending path (byte order), as one consistent snapshot.
+    /// Hands every source entry to `visit`, by ascending path (byte order), as one consistent snapshot. `visit` may use
+    /// the store; it goes on seeing the snapshot.
     fn source_entries(&self, visit: &mut dyn FnMut(SourceEntry)) -> Result<()>;
 
-    /// Applies the difference of a source scan.
+    /// Applies the difference of a source scan, in any order of paths; removals come first.
     fn apply_source_changes(&self, changes: &SourceChanges) -> Result<()>;
 
     /// Appends to a mirror's log, which keeps its newest [`LOG_ENTRIES_KEPT`] entries.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownMirror`].
     fn append_log(&self, entry: &LogEntry) -> Result<()>;
 
     /// The newest `limit` entries of a mirror's log, oldest first.
