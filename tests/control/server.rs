@@ -1,0 +1,155 @@
+//! An RPC server of this program in the test's process, with a real store and index, and the real command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mb_core::geo::{AutonomousSystem, Place};
+use mb_core::mirror::Mirror;
+use mb_core::store::EmbeddedStore;
+use mb_index::{FilesBuilder, Publisher};
+use mirrorbits::control::indexer::IndexerLink;
+use mirrorbits::control::mirror_table::MirrorTable;
+use mirrorbits::control::rpc;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server on a free port; ends when it is dropped.
+pub(crate) struct Server {
+    folder: TempDir,
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a server that asks for `password`.
+    pub(crate) fn start(password: &str) -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let state_dir = folder.path().to_owned();
+        let password = password.to_owned();
+        let (stop, stopped) = oneshot::channel();
+        let (tell_address, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let store = Arc::new(EmbeddedStore::open(&state_dir).unwrap());
+                let table = Arc::new(MirrorTable::new(store, &state_dir.join("index")));
+                let service =
+                    rpc::Service::new(table, IndexerLink::new(&state_dir), Arc::new(locate), password.as_bytes());
+                let listener = rpc::bind("127.0.0.1:0").await.unwrap();
+                tell_address.send(listener.local_addr().unwrap()).unwrap();
+                let shutdown = async { drop(stopped.await) };
+                rpc::serve(listener, service, shutdown).await.unwrap();
+            });
+        });
+        let address = address.recv_timeout(PATIENCE).unwrap();
+        Server { folder, address, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn state_dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn index_dir(&self) -> PathBuf {
+        self.folder.path().join("index")
+    }
+
+    /// Publishes an index of an empty repository, as the first scan of the source does.
+    pub(crate) fn publish_source(&self) {
+        let files = FilesBuilder::new(&[], false).finish();
+        Publisher::new(&self.index_dir()).lock().unwrap().publish(Some(&files), &[]).unwrap();
+    }
+
+    /// The mirrors that requests would be answered with.
+    pub(crate) fn published(&self) -> Vec<Mirror> {
+        let opened = mb_index::open_newest_mirrors(&self.index_dir());
+        opened.index.map(|index| index.mirrors()).unwrap_or_default()
+    }
+
+    /// The command line, pointed at this server.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mirrorbits"));
+        command.args(["-h", "127.0.0.1", "-p", &self.address.port().to_string()]).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs a command that must succeed; returns what it printed.
+    pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments);
+        assert_eq!(ended.status, 0, "{arguments:?}: {ended:?}");
+        ended.out
+    }
+
+    /// Runs a command that must fail with status 1 and print nothing but a message, which is returned.
+    pub(crate) fn fail(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments);
+        assert_eq!((ended.status, ended.out.as_str()), (1, ""), "{arguments:?}: {ended:?}");
+        ended.err
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the server panicked");
+        }
+    }
+}
+
+/// 192.0.2.0/24 is Paris, everything else unknown.
+fn locate(address: IpAddr) -> (Place, AutonomousSystem) {
+    if !address.to_string().starts_with("192.0.2.") {
+        return Default::default();
+    }
+    let place = Place {
+        country_code: "FR".into(),
+        continent_code: "EU".into(),
+        latitude: 48.8566,
+        longitude: 2.3522,
+        ..Place::default()
+    };
+    (place, AutonomousSystem { number: 64496, name: "Example".into() })
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ended {
+    pub(crate) fn of(output: Output) -> Ended {
+        Ended {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
