@@ -213,3 +213,71 @@ fn batches(mut tasks: &[HashTask]) -> impl Iterator<Item = &[HashTask]> {
         Some(batch)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mb_core::store::EmbeddedStore;
+
+    use super::*;
+
+    const OPTIONS: SourceOptions =
+        SourceOptions { hashes: WantedHashes { sha1: false, sha256: true, md5: false }, rehash: false, force: false };
+
+    fn scan_into(store: &EmbeddedStore, repository: &Path, publish_early: &mut dyn FnMut()) -> SourceOutcome {
+        let (progress, cancellation) = (Progress::unwatched(), Cancellation::default());
+        scan(repository, OPTIONS, store, &progress, &cancellation, publish_early).unwrap()
+    }
+
+    /// Number of files, and of those among them that have a hash.
+    fn stored(store: &EmbeddedStore) -> (usize, usize) {
+        let (mut files, mut hashed) = (0, 0);
+        store
+            .source_entries(&mut |entry| {
+                if let SourceEntryKind::File { hashes, .. } = entry.kind {
+                    files += 1;
+                    hashed += usize::from(hashes.sha256.is_some());
+                }
+            })
+            .unwrap();
+        (files, hashed)
+    }
+
+    #[test]
+    fn many_new_files_can_be_served_before_they_are_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join("repository");
+        fs::create_dir(&repository).unwrap();
+        let count = HASH_FIRST_FILES + 1;
+        for n in 0..count {
+            fs::write(repository.join(format!("f{n}")), n.to_string()).unwrap();
+        }
+        let store = EmbeddedStore::open(&folder.path().join("state")).unwrap();
+        let mut early = Vec::new();
+        let outcome = scan_into(&store, &repository, &mut || early.push(stored(&store)));
+        assert_eq!(early, [(count, 0)]);
+        assert_eq!(stored(&store), (count, count));
+        assert!(outcome.unpublished);
+        assert!(!scan_into(&store, &repository, &mut || panic!("nothing is new")).unpublished);
+    }
+
+    #[test]
+    fn batches_end_at_either_limit() {
+        let task = |size| HashTask {
+            path: b"/f".to_vec(),
+            size,
+            modified: mb_core::time::FileTime(0),
+            known: FileHashes::default(),
+            wanted: OPTIONS.hashes,
+            is_new: true,
+        };
+        let lengths = |sizes: &[u64]| {
+            let tasks: Vec<_> = sizes.iter().map(|&size| task(size)).collect();
+            batches(&tasks).map(<[_]>::len).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&[1; BATCH_FILES + 1]), [BATCH_FILES, 1]);
+        assert_eq!(lengths(&[BATCH_BYTES, 1, BATCH_BYTES + 1, 1, 1]), [1, 1, 1, 2]);
+    }
+}

@@ -122,7 +122,7 @@ async fn run(url: &RsyncUrl, progress: &Progress) -> Result<RsyncListing, RsyncE
         std::io::ErrorKind::NotFound => RsyncError::NotInstalled { program },
         _ => failed(cause),
     })?;
-    let _group = ProcessGroup::of(&child);
+    let mut group = ProcessGroup::of(&child);
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(failed(std::io::Error::other("its output is not connected")));
     };
@@ -133,6 +133,7 @@ async fn run(url: &RsyncUrl, progress: &Progress) -> Result<RsyncListing, RsyncE
         Err(ReadError::Full(full)) => return Err(full.into()),
     };
     let status = child.wait().await.map_err(failed)?;
+    group.has_ended();
     let mut result = RsyncListing { listing: lines.listing, unparsable_lines: lines.unparsable, warning: None };
     if !status.success() {
         let partial = status.code().is_some_and(|code| PARTIAL.contains(&code)) && result.listing.len() > 0;
@@ -152,6 +153,11 @@ impl ProcessGroup {
     fn of(child: &Child) -> ProcessGroup {
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         ProcessGroup(pid.and_then(rustix::process::Pid::from_raw))
+    }
+
+    /// The child was waited for: its number may belong to another process from now on.
+    fn has_ended(&mut self) {
+        self.0 = None;
     }
 }
 
