@@ -65,6 +65,8 @@ pub(super) enum Command {
     /// Work on the configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Serve a small repository from three mirrors on this machine, to try things out
+    Demo,
 }
 
 /// What to do with the configuration file.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use mb_core::config::ConfigError;
 use tonic::{Code, Status};
 
+use super::demo::DemoError;
 use crate::control::daemon::DaemonError;
 use crate::control::mirror_fields::FieldError;
 
@@ -48,6 +49,9 @@ pub(super) enum CommandError {
     /// The daemon does not start, or ended by itself.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The demo could not be set up, or ended by itself.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// Some mirrors could not be scanned; each was reported.
     #[error("{failed} of {all} scans failed")]
     Scans {

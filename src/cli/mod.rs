@@ -4,7 +4,8 @@
 //! - [`connection`]: the way to the daemon
 //! - [`error`]: what goes wrong, and the exit status it leads to
 //! - one module per group of commands: [`mirrors`] (add, remove, enable, disable), [`settings`] (show, set), [`list`],
-//!   [`scan`] (scan, refresh), [`logs`], [`version`], [`config`], [`daemon`]
+//!   [`scan`] (scan, refresh), [`logs`], [`version`], [`config`], [`daemon`],
+//!   [`demo`]
 //!
 //! Results go to standard output, messages for people to standard error. The exit status is 0 on success, 1 on failure
 //! and 2 for wrong usage.
@@ -17,6 +18,7 @@ mod arguments;
 mod config;
 mod connection;
 mod daemon;
+mod demo;
 mod error;
 mod list;
 mod logs;
@@ -42,6 +44,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match command {
         Command::Daemon(options) => exit_code(options.run(connection.debug)),
         Command::Config(ConfigCommand::Check(options)) => exit_code(options.run()),
+        Command::Demo => exit_code(demo::run().map_err(CommandError::from)),
         Command::Version => exit_code(version::run(&connection)),
         Command::Add(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::Remove(options) => ask(&connection, async |daemon| options.run(daemon).await),

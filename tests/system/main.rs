@@ -4,6 +4,7 @@
 //! time, as threads of one process (`cargo test`) or as processes (nextest).
 
 mod bad_input;
+mod demo;
 mod harness;
 mod http_surface;
 mod indexer_killed;
