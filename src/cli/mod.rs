@@ -1,11 +1,11 @@
 //! The command line.
 //!
-//! - [`arguments`]: what can be typed; old spellings are rewritten here
-//! - [`connection`]: the way to the daemon
-//! - [`error`]: what goes wrong, and the exit status it leads to
-//! - one module per group of commands: [`mirrors`] (add, remove, enable, disable), [`settings`] (show, set), [`list`],
-//!   [`scan`] (scan, refresh), [`logs`], [`version`], [`config`], [`daemon`],
-//!   [`demo`]
+//! - `arguments`: what can be typed; old spellings are rewritten here
+//! - `connection`: the way to the daemon
+//! - `error`: what goes wrong, and the exit status it leads to
+//! - one module per group of commands: `mirrors` (add, remove, enable, disable), `settings` (show, set), `list`,
+//!   `scan` (scan, refresh), `logs`, `version`, `config`, `daemon`,
+//!   `demo`
 //!
 //! Results go to standard output, messages for people to standard error. The exit status is 0 on success, 1 on failure
 //! and 2 for wrong usage.

@@ -77,7 +77,7 @@ impl MirrorTable {
     /// Runs `change` on a thread that may block, then publishes.
     ///
     /// # Errors
-    /// What `change` returns, or [`TableError::Publish`] when the change was made and is not published yet.
+    /// What `change` returns, or [`TableError::Unpublished`] when the change was made and is not published yet.
     pub async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,

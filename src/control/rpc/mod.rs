@@ -2,10 +2,10 @@
 //!
 //! - [`proto`]: the generated messages, client and server
 //! - [`wire`]: mirrors as messages
-//! - [`password`]: who may call
-//! - [`settings`]: what an operator enters, checked and brought into form
-//! - [`locate`]: where a new mirror stands
-//! - [`log_text`]: a mirror's log for people
+//! - `password`: who may call
+//! - `settings`: what an operator enters, checked and brought into form
+//! - `locate`: where a new mirror stands
+//! - `log_text`: a mirror's log for people
 //! - [`Service`]: the methods
 
 use std::io;
