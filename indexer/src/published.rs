@@ -9,27 +9,40 @@ use mb_index::{FileIndex, open_newest_files, read_current};
 #[derive(Debug)]
 pub(crate) struct Published {
     index_dir: PathBuf,
-    opened: Mutex<Option<Arc<FileIndex>>>,
+    opened: Mutex<LastOpened>,
+}
+
+/// What the last attempt to open an index came to.
+#[derive(Debug, Default)]
+struct LastOpened {
+    /// The generation that was newest then. An older one was opened if that was refused.
+    newest: Option<u64>,
+    index: Option<Arc<FileIndex>>,
 }
 
 impl Published {
     /// Looks into `index_dir`.
     pub(crate) fn new(index_dir: PathBuf) -> Published {
-        Published { index_dir, opened: Mutex::new(None) }
+        Published { index_dir, opened: Mutex::default() }
     }
 
     /// The newest usable generation; `None` when nothing was published or nothing of it is usable. Blocks.
     pub(crate) fn files(&self) -> Option<Arc<FileIndex>> {
-        let newest = read_current(&self.index_dir).ok().flatten().and_then(|current| current.files);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_newest = opened.as_ref().is_some_and(|index| Some(index.generation()) == newest);
-        if !is_newest {
+        let newest = match read_current(&self.index_dir) {
+            Ok(current) => current.and_then(|current| current.files),
+            Err(error) => {
+                tracing::warn!(%error, "the index in use stays");
+                opened.newest
+            }
+        };
+        if opened.index.is_none() || newest != opened.newest {
             let attempt = open_newest_files(&self.index_dir);
             for error in &attempt.refused {
                 tracing::warn!(%error, "an index file was refused");
             }
-            *opened = attempt.index.map(Arc::new);
+            *opened = LastOpened { newest, index: attempt.index.map(Arc::new) };
         }
-        opened.clone()
+        opened.index.clone()
     }
 }

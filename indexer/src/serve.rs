@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mb_core::link::{Event, Request, socket_path};
-use mb_core::mirror::MirrorId;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -102,8 +101,6 @@ async fn answer(request: Request, scheduler: &Arc<Scheduler>, progress: &Progres
     let indexer = &scheduler.indexer;
     match request {
         Request::MirrorsChanged { ids } => {
-            // The answer does not wait for scan results of removed mirrors to go: nothing refers to them any more.
-            tokio::spawn(forget_removed(Arc::clone(scheduler), ids.clone()));
             scheduler.mirrors_changed(&ids);
             Event::Done { scan: None, source: None }
         }
@@ -114,31 +111,23 @@ async fn answer(request: Request, scheduler: &Arc<Scheduler>, progress: &Progres
                     scheduler.mirrors_changed(&[id]);
                     Event::Done { scan: Some(report), source: None }
                 }
-                Err(error) => failed(&error),
+                Err(error) => {
+                    tracing::warn!(mirror = %id, %error, "requested scan failed");
+                    failed(&error)
+                }
             }
         }
         Request::ScanSource { rehash, force } => match indexer.scan_source(rehash, force, progress).await {
             Ok(report) => Event::Done { scan: None, source: Some(report) },
-            Err(error) => failed(&error),
+            Err(error) => {
+                tracing::warn!(%error, "requested source scan failed");
+                failed(&error)
+            }
         },
         Request::Reload => match scheduler.reload().await {
             Ok(()) => Event::Done { scan: None, source: None },
             Err(error) => failed(&error),
         },
-    }
-}
-
-/// Drops the scan results of those mirrors that are no longer in the store.
-async fn forget_removed(scheduler: Arc<Scheduler>, ids: Vec<MirrorId>) {
-    let forgotten = scheduler.indexer.blocking(move |indexer| {
-        let kept = indexer.store.mirrors().map_err(|error| error.to_string())?;
-        for id in ids.into_iter().filter(|id| kept.iter().all(|mirror| mirror.id != *id)) {
-            indexer.results.remove(id).map_err(|error| error.to_string())?;
-        }
-        Ok::<(), String>(())
-    });
-    if let Err(error) = forgotten.await {
-        tracing::warn!(error, "scan results of a removed mirror stay for now");
     }
 }
 

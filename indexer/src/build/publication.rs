@@ -115,6 +115,8 @@ impl Publication {
     pub(crate) fn build_and_publish(&self, fix_timezone_offsets: bool) -> Result<Current, PublicationError> {
         let _build = wait_for_lock(&build_lock(&self.state_dir))?;
         let started = Instant::now();
+        let mirrors = || Ok::<_, PublicationError>(self.store.mirrors()?.iter().map(|mirror| mirror.id).collect());
+        self.results.forget_removed(mirrors)?;
         let snapshot = self.results.snapshot()?;
         let files = build_files(&*self.store, &snapshot, &self.store.mirrors()?, fix_timezone_offsets)?;
         drop(snapshot);

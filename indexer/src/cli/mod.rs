@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use mb_core::arguments::normalise;
 use mb_core::config::{self, ConfigError};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::build::publication::PublicationError;
@@ -86,6 +87,8 @@ enum CommandError {
     System(#[source] std::io::Error),
     #[error("writing the output: {0}")]
     Output(#[source] std::io::Error),
+    #[error("interrupted; what was stored before stays")]
+    Interrupted,
     /// Said already, mirror by mirror.
     #[error("not all scans succeeded")]
     Scans,
@@ -103,7 +106,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    log_to_stderr();
+    // A one-shot command says what it did itself; what is odd is said in either case.
+    log_to_stderr(if matches!(arguments.command, Command::Run { .. }) { "info" } else { "warn" });
     match dispatch(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -146,8 +150,18 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, CommandError> {
     Ok(value)
 }
 
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Waits for SIGTERM or SIGINT and returns its name.
+async fn end_signal() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+fn log_to_stderr(default_level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -4,10 +4,9 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{CommandError, block_on, open};
+use super::{CommandError, block_on, end_signal, open};
 use crate::lock::{indexer_lock, try_lock};
 use crate::schedule::Scheduler;
 use crate::serve::{listen, serve};
@@ -21,8 +20,6 @@ pub(super) fn run(config_path: &Path, supervised: bool) -> Result<(), CommandErr
     let scheduler = Arc::new(Scheduler::new(indexer, config_path.to_owned()));
     block_on(async move {
         let listener = listen(&state_dir)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::System)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::System)?;
         let input_ended = supervised.then(watch_input);
         let input_ended = async {
             match input_ended {
@@ -35,8 +32,7 @@ pub(super) fn run(config_path: &Path, supervised: bool) -> Result<(), CommandErr
         let reason = tokio::select! {
             () = serve(listener, Arc::clone(&scheduler)) => "the socket failed",
             () = scheduler.run() => "the scheduler ended",
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            name = end_signal() => name.map_err(CommandError::System)?,
             () = input_ended => "the daemon that started this is gone",
         };
         tracing::info!(reason, "indexer ends");

@@ -11,7 +11,7 @@ use mb_core::mirror::{Found, Mirror, find_by_name};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::{CommandError, block_on, open};
+use super::{CommandError, block_on, end_signal, open};
 use crate::indexer::{Indexer, StartError};
 use crate::progress::Progress;
 use crate::scan::{ScanError, ScanOrder, scan_mirror};
@@ -46,20 +46,30 @@ pub(super) struct ScanArguments {
     timeout: Option<u64>,
 }
 
-/// Scans once; what fails is said at once, and once more by the result.
+/// Scans once. What fails is said at once; the others go on.
 pub(super) fn scan(config_path: &Path, arguments: ScanArguments) -> Result<(), CommandError> {
     let indexer = open(config_path)?;
     block_on(async move {
-        if arguments.source {
-            scan_source(&indexer, &arguments).await?;
-        }
-        let mirrors = indexer.blocking(|indexer| indexer.store.mirrors()).await.map_err(StartError::Store)?;
-        match &arguments.name {
-            Some(name) => scan_all(&indexer, &arguments, vec![named(&mirrors, name)?.clone()]).await,
-            None if arguments.all => scan_all(&indexer, &arguments, mirrors).await,
-            None => Ok(()),
+        tokio::select! {
+            outcome = scan_what(&indexer, &arguments) => outcome,
+            signal = end_signal() => {
+                signal.map_err(CommandError::System)?;
+                Err(CommandError::Interrupted)
+            }
         }
     })?
+}
+
+async fn scan_what(indexer: &Arc<Indexer>, arguments: &ScanArguments) -> Result<(), CommandError> {
+    if arguments.source {
+        scan_source(indexer, arguments).await?;
+    }
+    let mirrors = indexer.blocking(|indexer| indexer.store.mirrors()).await.map_err(StartError::Store)?;
+    match &arguments.name {
+        Some(name) => scan_all(indexer, arguments, vec![named(&mirrors, name)?.clone()]).await,
+        None if arguments.all => scan_all(indexer, arguments, mirrors).await,
+        None => Ok(()),
+    }
 }
 
 fn named<'m>(mirrors: &'m [Mirror], name: &str) -> Result<&'m Mirror, CommandError> {

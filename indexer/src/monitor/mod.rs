@@ -1,6 +1,6 @@
 //! Health checks: does a mirror answer for a file that it should have?
 //!
-//! Deciding what an answer means ([`verdict`]) is apart from asking, and [`pick`] chooses the file.
+//! Deciding what an answer means ([`verdict`]) is apart from asking, and [`mod@pick`] chooses the file.
 
 use std::sync::Arc;
 

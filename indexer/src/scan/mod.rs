@@ -101,7 +101,6 @@ pub(crate) async fn scan_mirror(
         Ok(report) => Ok(report),
         Err(error) => {
             let text = error.to_string();
-            tracing::warn!(mirror = mirror.settings.name, error = text, "scan failed");
             indexer.blocking(move |indexer| indexer.log(mirror.id, LogEvent::Error(text))).await;
             Err(error)
         }

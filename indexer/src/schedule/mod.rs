@@ -233,9 +233,8 @@ impl Work<'_> {
         self.jobs.spawn(async move {
             let order = ScanOrder { mirror, enable: false, protocol: None, limit: None, wait: false };
             match scan_mirror(&indexer, order, &Progress::unwatched()).await {
-                // Failures are logged by the scan itself.
                 Ok(_) | Err(ScanError::Busy(_)) => {}
-                Err(error) => tracing::debug!(%mirror, %error, "scan"),
+                Err(error) => tracing::warn!(%mirror, %error, "scan failed"),
             }
             Ended::Scan(mirror)
         });

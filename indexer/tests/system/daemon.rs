@@ -78,9 +78,10 @@ fn an_enabled_mirror_is_scanned_and_checked_when_the_store_says_so() {
 
     site.store().remove_mirror(id).unwrap();
     assert!(matches!(site.request(&Request::MirrorsChanged { ids: vec![id] }), Event::Done { .. }));
+    site.run_ok(&["build"]);
     let results = rusqlite::Connection::open(site.state_dir().join("scans.sqlite")).unwrap();
-    let count = || results.query_row("SELECT count(*) FROM blocks", [], |row| row.get::<_, i64>(0)).unwrap();
-    wait_for("the scan results of the removed mirror to go", || (count() == 0).then_some(()));
+    let blocks: i64 = results.query_row("SELECT count(*) FROM blocks", [], |row| row.get(0)).unwrap();
+    assert_eq!((blocks, site.index().mirror_count()), (0, 0));
 }
 
 #[test]

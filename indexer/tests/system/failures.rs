@@ -1,11 +1,13 @@
 //! What goes wrong is said clearly, ends with the right status, and loses nothing.
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use mb_core::store::{LogEvent, Store};
 
-use crate::harness::{Site, texts};
+use crate::harness::{Server, Site, texts};
 
 fn fails(site: &Site, arguments: &[&str], status: i32, says: &[&str]) {
     let output = site.run(arguments);
@@ -121,4 +123,20 @@ fn a_mirror_that_never_answers_is_given_up_after_the_timeout() {
     site.add_mirror("m", &format!("rsync://127.0.0.1:{port}/m/"), "");
     site.run_ok(&["scan", "-source"]);
     fails(&site, &["scan", "-timeout", "1", "m"], 1, &["took longer than 1 s"]);
+}
+
+#[test]
+fn an_interrupted_scan_ends_its_rsync() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let site = Site::new();
+    site.write("a", "a", 1);
+    site.add_mirror("m", &format!("rsync://127.0.0.1:{port}/m/"), "");
+    site.run_ok(&["scan", "-source"]);
+    let mut scan = Server(site.program(&["scan", "m"]).spawn().unwrap());
+    let (mut from_rsync, _) = silent.accept().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&scan.0), rustix::process::Signal::INT).unwrap();
+    assert_eq!(scan.0.wait().unwrap().code(), Some(1));
+    from_rsync.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    from_rsync.read_to_end(&mut Vec::new()).expect("rsync was not ended");
 }

@@ -159,11 +159,27 @@ impl ScanResults {
     }
 
     /// Forgets a mirror's result. Returns whether there was one.
-    pub(crate) fn remove(&self, mirror: MirrorId) -> Result<bool, ResultsError> {
+    fn remove(&self, mirror: MirrorId) -> Result<bool, ResultsError> {
         self.write(|transaction| {
             release_blocks(transaction, &blocks_of(transaction, mirror)?)?;
             Ok(transaction.execute("DELETE FROM scans WHERE mirror = ?1", [mirror.0])? > 0)
         })
+    }
+
+    /// Forgets the results of mirrors that are no longer among those that `list` gives. Returns how many these were.
+    ///
+    /// `list` is called after the results were looked at, so that a mirror whose first scan is stored meanwhile is safe.
+    pub(crate) fn forget_removed<E: From<ResultsError>>(
+        &self,
+        list: impl FnOnce() -> Result<Vec<MirrorId>, E>,
+    ) -> Result<usize, E> {
+        let scanned: Vec<_> = self.snapshot()?.scans()?.into_iter().map(|scan| scan.facts.mirror).collect();
+        let kept = list()?;
+        let removed: Vec<_> = scanned.into_iter().filter(|id| !kept.contains(id)).collect();
+        for &id in &removed {
+            self.remove(id)?;
+        }
+        Ok(removed.len())
     }
 
     /// A view of all results as they are now, however they change while it is read.
@@ -227,7 +243,7 @@ impl Snapshot {
         read().map_err(database_error(&self.path))
     }
 
-    /// The compressed bytes of a block, for [`Snapshot::decode`], which other threads may do.
+    /// The compressed bytes of a block, for [`Block::decompress`], which other threads may do.
     pub(crate) fn block_data(&self, id: BlockId) -> Result<Vec<u8>, ResultsError> {
         let data = self
             .connection

@@ -103,15 +103,13 @@ fn command(program: &str, url: &RsyncUrl) -> Command {
         .arg(&url.url)
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
-        .env_remove("RSYNC_PASSWORD")
+        // Without a password in the environment, rsync would ask for one on a terminal.
+        .env("RSYNC_PASSWORD", url.password.as_deref().unwrap_or_default())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    if let Some(password) = &url.password {
-        command.env("RSYNC_PASSWORD", password);
-    }
     command
 }
 
