@@ -20,6 +20,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Level;
 
 use super::IndexerLink;
 
@@ -232,9 +233,25 @@ async fn forward_lines(stderr: ChildStderr) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
-        tracing::info!(target: "mb_indexer", "{}", String::from_utf8_lossy(&line).trim_end());
+        match level_and_text(String::from_utf8_lossy(&line).trim_end()) {
+            (Level::ERROR, text) => tracing::error!("indexer: {text}"),
+            (Level::WARN, text) => tracing::warn!("indexer: {text}"),
+            (Level::INFO, text) => tracing::info!("indexer: {text}"),
+            (_, text) => tracing::debug!("indexer: {text}"),
+        }
         line.clear();
     }
+}
+
+/// Takes a line of the indexer's log apart: `2006-01-02T15:04:05.000000Z  INFO text`. Anything else, such as a panic, is
+/// text at the level of information.
+fn level_and_text(line: &str) -> (Level, &str) {
+    let parts = line.split_once(' ').and_then(|(time, rest)| {
+        let (level, text) = rest.trim_start().split_once(' ')?;
+        let is_time = time.ends_with('Z') && time.starts_with(|c: char| c.is_ascii_digit());
+        Some((level.parse().ok().filter(|_| is_time)?, text))
+    });
+    parts.unwrap_or((Level::INFO, line))
 }
 
 #[cfg(test)]
@@ -308,6 +325,20 @@ mod tests {
         indexer.stop().await;
         assert_eq!(*state.borrow(), IndexerState::Off);
         test_kill_process(pid).unwrap_err();
+    }
+
+    #[test]
+    fn lines_of_the_indexers_log_keep_their_level() {
+        let lines = [
+            ("2026-11-22T21:03:08.112554Z  INFO indexer started", (Level::INFO, "indexer started")),
+            ("2026-11-22T21:03:08.112554Z ERROR a  b", (Level::ERROR, "a  b")),
+            ("thread 'main' panicked at", (Level::INFO, "thread 'main' panicked at")),
+            ("Oops WARN z", (Level::INFO, "Oops WARN z")),
+            ("", (Level::INFO, "")),
+        ];
+        for (line, expected) in lines {
+            assert_eq!(level_and_text(line), expected);
+        }
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub(super) async fn fill_in(settings: &mut MirrorSettings, locate: &Locate) -> V
     }
     if settings.country_codes.is_empty() && settings.continent_code.is_empty() {
         warnings.push(format!(
-            "Warning: the location of {host} is unknown; clients are sent there as to the far end of the world until \
-             Latitude, Longitude, ContinentCode and CountryCodes are set"
+            "Warning: the location of {host} is unknown: tell Latitude, Longitude, ContinentCode and CountryCodes by \
+             `mirrorbits set`"
         ));
     }
     warnings

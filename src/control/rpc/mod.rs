@@ -31,7 +31,7 @@ pub use service::Service;
 
 use proto::cli_server::CliServer;
 
-/// Calls under way at the shutdown have this long to end; scans are cancelled after it.
+/// Calls under way at the shutdown have this long to end. Those that do not, such as scans, end with the runtime.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Why the RPC server does not run.
@@ -71,8 +71,8 @@ pub async fn bind(address: &str) -> Result<TcpListener, ServeError> {
     })
 }
 
-/// Answers calls on `listener` until `shutdown`, which also cancels scans under way. In the meantime it publishes again
-/// what a call stored and could not publish.
+/// Answers calls on `listener` until `shutdown`, and then waits briefly for those under way. In the meantime it publishes
+/// again what a call stored and could not publish.
 ///
 /// # Errors
 /// The server ended before `shutdown`.
