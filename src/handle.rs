@@ -27,6 +27,8 @@ mod choose;
 mod document;
 mod locate;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use address::Peer;
 pub use settings::Settings;

@@ -16,12 +16,13 @@ pub mod pool;
 pub mod rt;
 
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::handle::{Handler, Peer};
 use crate::http::body::Body;
-use crate::http::request::{Method, Parsed, Persistence, parse};
+use crate::http::request::{Method, Parsed, Persistence, Request, parse};
 use crate::http::response::{self, Envelope, Status};
 use crate::snapshot::Publication;
 use clock::Clock;
@@ -128,9 +129,13 @@ impl Shard {
                     }
                     let head_only = request.method == Method::Head;
                     let envelope = Envelope { date: &date, persistence: request.persistence, head_only };
-                    core.handler.handle(&request, peer, envelope, &mut core.output);
                     consumed += length;
                     *body = follows;
+                    if !core.handle(&request, peer, envelope) {
+                        core.reject(Status::InternalServerError, &date);
+                        core.handler = Handler::new(self.publication.load(), fastrand::u64(..));
+                        return Progress { consumed, more: false, close: true };
+                    }
                     if request.persistence == Persistence::Close {
                         return Progress { consumed, more: false, close: true };
                     }
@@ -148,6 +153,20 @@ impl Core {
             self.handler.adopt(publication.load());
             self.epoch = epoch;
         }
+    }
+
+    /// Answers `request`; `false` when that hit a defect of ours. It then leaves no trace in the output, and only this one
+    /// connection is to suffer.
+    fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>) -> bool {
+        let Core { handler, output, .. } = self;
+        let start = output.len();
+        // Nothing of the handler is looked at again after a panic: the caller replaces it.
+        let answered = catch_unwind(AssertUnwindSafe(|| handler.handle(request, peer, envelope, output)));
+        if answered.is_err() {
+            output.truncate(start);
+            tracing::error!(target = %request.target.escape_ascii(), "a request could not be answered: please report this");
+        }
+        answered.is_ok()
     }
 
     /// Empties the output buffer, and gives its memory back when an answer was unusually large.
