@@ -1,7 +1,10 @@
 //! The answers about a file: redirect, JSON document, mirror list, checksum, fallback.
 
+use std::io::Write;
 use std::net::IpAddr;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use mb_core::mirror::MirrorState;
 use mb_core::path;
 use mb_index::{FileIndex, FileRef};
@@ -187,13 +190,26 @@ impl Exchange<'_, '_, '_> {
         self.scratch.ranked = ranked;
     }
 
-    pub(super) fn write_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
+    fn write_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
         let mut body = std::mem::take(&mut self.scratch.body);
         body.clear();
         write(&mut JsonWriter::new(&mut body, pretty));
-        self.start(Status::Ok).lines(JSON_LINES).body(&body);
+        let response = if self.snapshot.settings.gzip && self.request.accepts_gzip {
+            body = compressed(&body);
+            self.start(Status::Ok).lines("Content-Encoding: gzip\r\n")
+        } else {
+            self.start(Status::Ok)
+        };
+        response.lines(JSON_LINES).body(&body);
         self.scratch.body = body;
     }
+}
+
+fn compressed(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 4), Compression::fast());
+    // Writing to a vector cannot fail.
+    let _ = encoder.write_all(content);
+    encoder.finish().unwrap_or_default()
 }
 
 fn listed_accepted<'a>(snapshot: &'a Snapshot, accepted: &Accepted, weight: Option<f32>) -> Listed<'a> {
@@ -242,7 +258,6 @@ fn append_url(out: &mut Vec<u8>, base: &str, relative: &[u8]) {
 
 /// RFC 6249, section 3.
 fn append_link(out: &mut Vec<u8>, base: &str, relative: &[u8], priority: u32, label: &str) {
-    use std::io::Write;
     out.push(b'<');
     append_url(out, base, relative);
     // Writing to a vector cannot fail.

@@ -23,6 +23,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Show private fields of mirrors in JSON.
     pub expose_private_fields: bool,
+    /// Compress documents for clients that accept it.
+    pub gzip: bool,
     /// Echoed in JSON.
     pub local_js_path: String,
 }
@@ -41,6 +43,7 @@ impl From<&Config> for Settings {
             fallbacks: Fallback::prepare(&config.fallbacks),
             trusted_proxies: config.trusted_proxies.clone(),
             expose_private_fields: config.expose_private_fields,
+            gzip: config.gzip,
             local_js_path: config.local_js_path.clone(),
         }
     }

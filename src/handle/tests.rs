@@ -88,12 +88,16 @@ fn settings(text: &str) -> Settings {
 }
 
 fn ask(handler: &mut Handler, target: &str, fields: &str) -> String {
+    String::from_utf8(ask_bytes(handler, target, fields)).unwrap()
+}
+
+fn ask_bytes(handler: &mut Handler, target: &str, fields: &str) -> Vec<u8> {
     let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
     let Parsed::Complete { request, .. } = parse(head.as_bytes()) else { panic!("{head}") };
     let mut out = Vec::new();
     let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: false };
     handler.handle(&request, Peer::Local, envelope, &mut out);
-    String::from_utf8(out).unwrap()
+    out
 }
 
 fn handler(mirrors: &[Mirror], copies: &[CopyOf], text: &str) -> Handler {
@@ -166,6 +170,21 @@ fn private_fields_are_shown_on_request_only() {
     let json = |text: &str| ask(&mut handler(&[secret.clone()], &[CopyOf::Same], text), "/file.iso?mirrorlist", "");
     assert!(!json("").contains("secret"));
     assert!(json("ExposePrivateFields: true").contains("rsync://user:secret@m3/"));
+}
+
+#[test]
+fn documents_are_compressed_where_both_sides_agree() {
+    let mut handler = handler(&[mirror(3, "m3/")], &[CopyOf::Same], "Gzip: true");
+    let plain = ask(&mut handler, "/file.iso?mirrorlist", "");
+    let packed = ask_bytes(&mut handler, "/file.iso?mirrorlist", "Accept-Encoding: gzip\r\n");
+    let end = memchr::memmem::find(&packed, b"\r\n\r\n").unwrap() + 4;
+    let head = String::from_utf8_lossy(&packed[..end]).into_owned();
+    assert!(
+        head.contains("Content-Encoding: gzip") && head.contains(&format!("Content-Length: {}", packed.len() - end))
+    );
+    let mut unpacked = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[end..]), &mut unpacked).unwrap();
+    assert_eq!(Some(unpacked.as_str()), plain.split("\r\n\r\n").nth(1));
 }
 
 #[test]

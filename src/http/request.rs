@@ -69,6 +69,8 @@ pub struct Request<'b> {
     pub if_modified_since: Option<&'b [u8]>,
     /// Whether `Accept` names `application/json`.
     pub accepts_json: bool,
+    /// Whether `Accept-Encoding` allows gzip.
+    pub accepts_gzip: bool,
 }
 
 /// The `X-Forwarded-For` fields of a request, which together are one list.
@@ -179,6 +181,7 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<(Request<'b>, Body)
         forwarded_proto: None,
         if_modified_since: None,
         accepts_json: false,
+        accepts_gzip: false,
     };
     let mut hosts = 0;
     let mut framing = body::Framing::default();
@@ -194,6 +197,7 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<(Request<'b>, Body)
                 request.persistence = persistence(request.persistence, value, http_1_1);
             }
             14 if name.eq_ignore_ascii_case("Content-Length") => framing.content_length(value)?,
+            15 if name.eq_ignore_ascii_case("Accept-Encoding") => request.accepts_gzip |= allows_gzip(value),
             15 if name.eq_ignore_ascii_case("X-Forwarded-For") => request.forwarded_for.push(value),
             17 if name.eq_ignore_ascii_case("X-Forwarded-Proto") => request.forwarded_proto = Some(value),
             17 if name.eq_ignore_ascii_case("If-Modified-Since") => request.if_modified_since = Some(value),
@@ -205,6 +209,16 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<(Request<'b>, Body)
         return Err(Rejection::Malformed);
     }
     Ok((request, framing.body(http_1_1)?))
+}
+
+/// Whether a list of codings (RFC 9110, section 12.5.3) has gzip with a weight above 0.
+fn allows_gzip(value: &[u8]) -> bool {
+    value.split(|&byte| byte == b',').any(|coding| {
+        let mut parts = coding.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(b"gzip"));
+        let refused = |weight: &[u8]| weight.strip_prefix(b"q=").is_some_and(|q| q.iter().all(|b| b"0.".contains(b)));
+        named && !parts.any(refused)
+    })
 }
 
 fn persistence(before: Persistence, value: &[u8], http_1_1: bool) -> Persistence {
@@ -257,6 +271,20 @@ mod tests {
         assert_eq!(persistence("GET / HTTP/1.1\r\nHost: x\r\nConnection: x, close\r\n\r\n"), Persistence::Close);
         assert_eq!(persistence("GET / HTTP/1.0\r\n\r\n"), Persistence::Close);
         assert_eq!(persistence("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"), Persistence::KeepAlive);
+    }
+
+    #[test]
+    fn gzip_is_allowed_by_name_and_weight() {
+        for (value, allowed) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("br", false),
+            ("", false),
+        ] {
+            assert_eq!(allows_gzip(value.as_bytes()), allowed, "{value}");
+        }
     }
 
     #[test]
