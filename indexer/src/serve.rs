@@ -106,7 +106,7 @@ async fn answer(request: Request, scheduler: &Arc<Scheduler>, progress: &Progres
         }
         Request::ScanMirror { id, enable, protocol } => {
             let order = ScanOrder { mirror: id, enable, protocol, limit: None, wait: true };
-            match scan_mirror(indexer, order, progress).await {
+            match scan_mirror(indexer, order, progress, None).await {
                 Ok(report) => {
                     scheduler.mirrors_changed(&[id]);
                     Event::Done { scan: Some(report), source: None }

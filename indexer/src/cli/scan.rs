@@ -121,8 +121,8 @@ async fn scan_all(indexer: &Arc<Indexer>, arguments: &ScanArguments, mirrors: Ve
             let (indexer, places, progress) = (Arc::clone(indexer), Arc::clone(&places), progress.clone());
             tokio::spawn(async move {
                 // The semaphore is never closed.
-                let _place = places.acquire().await;
-                scan_mirror(&indexer, order, &progress).await
+                let place = places.acquire_owned().await.ok();
+                scan_mirror(&indexer, order, &progress, place).await
             })
         })
         .collect();

@@ -10,6 +10,7 @@ use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol, UrlSchem
 use mb_core::store::{LogEvent, StoreError, SyncRecord};
 use mb_core::time::Timestamp;
 use mb_index::{Entry, FileIndex};
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::listing::Listing;
 use self::results::{ResultsError, ScanFacts};
@@ -85,10 +86,14 @@ pub(crate) struct ScanOrder {
 
 /// Scans a mirror and publishes the result. A mirror that was never checked is checked, too, so that it can be used at
 /// once. Dropping the future ends the scan.
+///
+/// `place`, among the scans that may run at a time, is given up when the result is stored: the next scan goes on while
+/// this one is published, and one index serves several.
 pub(crate) async fn scan_mirror(
     indexer: &Arc<Indexer>,
     order: ScanOrder,
     progress: &Progress,
+    place: Option<OwnedSemaphorePermit>,
 ) -> Result<ScanReport, ScanError> {
     let mirror = indexer.blocking(move |indexer| find_mirror(indexer, order.mirror)).await?;
     let path = mirror_lock(&indexer.config().state_dir, mirror.id);
@@ -97,7 +102,7 @@ pub(crate) async fn scan_mirror(
     } else {
         try_lock(&path)?.ok_or_else(|| ScanError::Busy(mirror.settings.name.clone()))?
     };
-    match scan_locked(indexer, &mirror, order, progress).await {
+    match scan_locked(indexer, &mirror, order, progress, place).await {
         Ok(report) => Ok(report),
         Err(error) => {
             let text = error.to_string();
@@ -130,6 +135,7 @@ async fn scan_locked(
     mirror: &Mirror,
     order: ScanOrder,
     progress: &Progress,
+    place: Option<OwnedSemaphorePermit>,
 ) -> Result<ScanReport, ScanError> {
     let (id, name) = (mirror.id, &mirror.settings.name);
     let url = rsync_url(mirror, order.protocol)?;
@@ -168,6 +174,8 @@ async fn scan_locked(
     let report = indexer
         .blocking(move |indexer| store_result(indexer, id, &log_name, sync, &index, &listing, order.enable))
         .await?;
+
+    drop(place);
 
     progress.report("Publishing".to_owned());
     indexer.publish_files().await.map_err(|cause| ScanError::Publish { mirror: name.clone(), cause })?;

@@ -3,7 +3,7 @@
 //! One task decides what is due; jobs are tasks of their own. Ending the scheduler drops them, which ends what they
 //! started, rsync programs included.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -92,8 +92,8 @@ impl Scheduler {
             scheduler: self,
             plan: Plan::default(),
             jobs: JoinSet::new(),
-            waiting_scans: VecDeque::new(),
             scanning: HashSet::new(),
+            scans: Places::new(self.indexer.config().concurrent_sync),
             checking: HashSet::new(),
             checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             source: SourceClock::Due(Instant::now()),
@@ -119,13 +119,37 @@ enum SourceClock {
     Running(Instant),
 }
 
+/// Room for a number of scans at a time.
+struct Places {
+    count: usize,
+    semaphore: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(count: usize) -> Places {
+        Places { count, semaphore: Arc::new(Semaphore::new(count)) }
+    }
+
+    /// Follows the configuration. Scans that wait already keep to the earlier number.
+    fn resize(&mut self, count: usize) {
+        if count != self.count {
+            *self = Places::new(count);
+        }
+    }
+
+    fn shared(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.semaphore)
+    }
+}
+
 /// What the scheduling task keeps to itself.
 struct Work<'a> {
     scheduler: &'a Scheduler,
     plan: Plan,
     jobs: JoinSet<Ended>,
-    waiting_scans: VecDeque<MirrorId>,
+    /// Mirrors being scanned or waiting for a place.
     scanning: HashSet<MirrorId>,
+    scans: Places,
     checking: HashSet<MirrorId>,
     checks: Arc<Semaphore>,
     source: SourceClock,
@@ -172,21 +196,15 @@ impl Work<'_> {
                 return sleep;
             }
         };
+        self.scans.resize(config.concurrent_sync);
         let intervals = Intervals { scan: config.scan_interval, check: config.check_interval };
         let (due, next) = self.plan.take_due(&mirrors, intervals, now, Timestamp::now());
         for job in due {
             match job {
-                Job::Scan(id) if !self.scanning.contains(&id) && !self.waiting_scans.contains(&id) => {
-                    self.waiting_scans.push_back(id);
-                }
+                Job::Scan(id) if self.scanning.insert(id) => self.start_scan(id),
                 Job::Check(id) if self.checking.insert(id) => self.start_check(id),
                 Job::Scan(_) | Job::Check(_) => {}
             }
-        }
-        while self.scanning.len() < config.concurrent_sync
-            && let Some(id) = self.waiting_scans.pop_front()
-        {
-            self.start_scan(id);
         }
         next.map_or(sleep, |next| sleep.min(next))
     }
@@ -228,11 +246,12 @@ impl Work<'_> {
     }
 
     fn start_scan(&mut self, mirror: MirrorId) {
-        self.scanning.insert(mirror);
-        let indexer = Arc::clone(&self.scheduler.indexer);
+        let (indexer, places) = (Arc::clone(&self.scheduler.indexer), self.scans.shared());
         self.jobs.spawn(async move {
             let order = ScanOrder { mirror, enable: false, protocol: None, limit: None, wait: false };
-            match scan_mirror(&indexer, order, &Progress::unwatched()).await {
+            // The semaphore is never closed.
+            let place = places.acquire_owned().await.ok();
+            match scan_mirror(&indexer, order, &Progress::unwatched(), place).await {
                 Ok(_) | Err(ScanError::Busy(_)) => {}
                 Err(error) => tracing::warn!(%mirror, %error, "scan failed"),
             }
