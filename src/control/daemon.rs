@@ -129,10 +129,11 @@ impl Daemon<'_> {
             .options
             .monitor
             .then(|| SupervisedIndexer::start(indexer::program(), &self.options.config, &config.state_dir));
+        let link = indexer.as_ref().map_or_else(|| IndexerLink::new(&config.state_dir), SupervisedIndexer::link);
         let (stop_rpc, rpc_stopped) = oneshot::channel::<()>();
         let service = rpc::Service::new(
             table,
-            IndexerLink::new(&config.state_dir),
+            link,
             Arc::new(move |address| {
                 let located = geo.locate(address);
                 (located.place(), located.autonomous_system())

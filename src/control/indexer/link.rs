@@ -8,9 +8,14 @@ use mb_core::link::{Event, Request, ScanReport, SourceReport, socket_path};
 use mb_core::mirror::MirrorId;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use super::IndexerState;
 
 /// A notice of a change must not hold up the command that made it; the indexer answers within a millisecond.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
+/// An indexer opens the store and listens within milliseconds; this is for a slow disk.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the indexer did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -57,19 +62,36 @@ pub struct Outcome {
 #[derive(Clone, Debug)]
 pub struct IndexerLink {
     socket: PathBuf,
+    /// Of the indexer that the daemon runs itself.
+    supervised: Option<watch::Receiver<IndexerState>>,
 }
 
 impl IndexerLink {
     /// The link to the indexer of `state_dir`.
     pub fn new(state_dir: &Path) -> IndexerLink {
-        IndexerLink { socket: socket_path(state_dir) }
+        IndexerLink { socket: socket_path(state_dir), supervised: None }
     }
 
-    /// Has `request` done and waits for its end. Dropping the future cancels the work.
+    /// The same link, which knows whether the indexer is about to listen.
+    pub(super) fn supervised(self, state: watch::Receiver<IndexerState>) -> IndexerLink {
+        IndexerLink { supervised: Some(state), ..self }
+    }
+
+    /// Has `request` done and waits for its end. Dropping the future cancels the work. An indexer that is just starting is
+    /// waited for: commands that follow the start of the daemon must not fail.
     ///
     /// # Errors
     /// The indexer does not run, ended meanwhile, or failed.
     pub async fn run(&self, request: &Request) -> Result<Outcome, LinkError> {
+        if let Some(mut state) = self.supervised.clone() {
+            let started = state.wait_for(|state| *state != IndexerState::Starting);
+            // Whatever it came to, connecting tells.
+            let _ = tokio::time::timeout(START_TIMEOUT, started).await;
+        }
+        self.ask(request).await
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Outcome, LinkError> {
         let mut stream = self.connect().await?;
         let mut line = serde_json::to_string(request).map_err(|error| LinkError::Broken(error.into()))?;
         line.push('\n');
@@ -90,7 +112,7 @@ impl IndexerLink {
     /// starts, so nothing is lost when it cannot be told.
     pub async fn mirrors_changed(&self, id: MirrorId) {
         let notice = Request::MirrorsChanged { ids: vec![id] };
-        match tokio::time::timeout(NOTICE_TIMEOUT, self.run(&notice)).await {
+        match tokio::time::timeout(NOTICE_TIMEOUT, self.ask(&notice)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!("the change of mirror {id} was not told to the indexer: {error}"),
             Err(_) => tracing::debug!("the indexer did not take notice of the change of mirror {id} in time"),
@@ -168,6 +190,20 @@ mod tests {
         let error = link.run(&Request::Reload).await.unwrap_err();
         assert!(error.to_string().contains("the indexer is not running"), "{error}");
         link.mirrors_changed(MirrorId(1)).await;
+    }
+
+    #[tokio::test]
+    async fn a_starting_indexer_is_waited_for() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let (state, states) = watch::channel(IndexerState::Starting);
+        let link = IndexerLink::new(state_dir.path()).supervised(states);
+        let call = tokio::spawn(async move { link.run(&Request::Reload).await });
+        tokio::task::yield_now().await;
+        assert!(!call.is_finished(), "nobody listens yet");
+        let listener = UnixListener::bind(socket_path(state_dir.path())).unwrap();
+        state.send_replace(IndexerState::Running { pid: 1 });
+        answer(listener, "{\"event\":\"done\"}\n").await;
+        call.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -61,6 +61,7 @@ pub enum IndexerState {
 /// An indexer that is restarted whenever it ends. Dropping this stops it without waiting.
 pub struct SupervisedIndexer {
     state: watch::Receiver<IndexerState>,
+    link: IndexerLink,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
@@ -76,8 +77,14 @@ impl SupervisedIndexer {
             link: IndexerLink::new(state_dir),
             state: state_sender,
         };
+        let link = supervision.link.clone().supervised(state.clone());
         let task = tokio::spawn(supervision.run(stopped));
-        SupervisedIndexer { state, stop: Some(stop), task: Some(task) }
+        SupervisedIndexer { state, link, stop: Some(stop), task: Some(task) }
+    }
+
+    /// A way to ask it for work, which waits for it while it starts.
+    pub fn link(&self) -> IndexerLink {
+        self.link.clone()
     }
 
     /// The state, to read or to wait for changes of.
