@@ -181,7 +181,7 @@ impl Indexer {
             })
             .await?;
         let never_published = self.blocking(|indexer| indexer.published.files().is_none()).await;
-        if outcome.unpublished || never_published {
+        if outcome.unpublished || never_published || !self.publication.published_by_this_process().await {
             progress.report("Publishing".to_owned());
             self.publish_files().await?;
         }

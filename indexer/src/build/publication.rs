@@ -96,6 +96,12 @@ impl Publication {
         self.files.serve(self.files.request(), move || this.build_and_publish(fix_timezone_offsets)).await
     }
 
+    /// Whether the index holds at least what was stored when this process started. Until it has published once that is not
+    /// known: a process before it may have ended between storing and publishing, or found the disk full.
+    pub(crate) async fn published_by_this_process(&self) -> bool {
+        *self.files.served.lock().await > 0
+    }
+
     /// Publishes the mirror table from what is stored now.
     pub(crate) async fn publish_mirrors(self: &Arc<Self>) -> Result<(), PublicationError> {
         let this = Arc::clone(self);
