@@ -57,11 +57,6 @@ fn missing_files_are_named() {
     redirector.unset("Repository");
     assert_says(&refused(&redirector), &["Repository", "mirrorbits.conf"]);
 
-    let mut redirector = Redirector::new();
-    let nowhere = redirector.folder().join("no such folder");
-    redirector.set("Repository", nowhere.display());
-    assert_says(&refused(&redirector), &["Repository", "no such folder"]);
-
     let output = Command::new(env!("CARGO_BIN_EXE_mirrorbits"))
         .args(["daemon", "-config", "/no/such/mirrorbits.conf"])
         .stdin(Stdio::null())
@@ -69,6 +64,29 @@ fn missing_files_are_named() {
         .expect("mirrorbits");
     assert_eq!(output.status.code(), Some(1));
     assert_says(&text(&output), &["/no/such/mirrorbits.conf"]);
+}
+
+/// A disk that is not mounted yet must not keep the daemon from serving what it knows.
+#[test]
+fn a_missing_repository_is_reported_while_the_last_index_is_served() {
+    let mut redirector = Redirector::new();
+    let mirrors = with_one_mirror(&mut redirector);
+    redirector.stop();
+    fs::rename(redirector.repository(), redirector.folder().join("elsewhere")).expect("removal of the repository");
+    redirector.start();
+    let repository = redirector.repository().display().to_string();
+    redirector.daemon().wait_for_output(&format!("Repository {repository}"));
+    assert_eq!(redirector.get("/file.iso", &[]).location(), format!("{}file.iso", mirrors.sites[0].http_url()));
+
+    let output = Command::new(indexer_program())
+        .args(["scan", "-source", "-config"])
+        .arg(redirector.config_file())
+        .stdin(Stdio::null())
+        .output()
+        .expect("mb-indexer");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert_says(&text(&output), &[&repository]);
+    assert_eq!(redirector.get("/file.iso", &[]).status, 302, "nothing is lost");
 }
 
 #[test]
