@@ -14,7 +14,7 @@ use crate::harness::tree::{self, USUAL_TIME};
 use crate::harness::{PATIENCE, eventually};
 
 /// Kills in one test run; each at another moment.
-const KILLS: u32 = 25;
+const KILLS: u32 = 30;
 
 /// Files besides the one that is asked for; enough for a scan and a publish to take some milliseconds.
 const FILES: usize = 500;
@@ -65,47 +65,58 @@ fn children(parent: Pid) -> Vec<Pid> {
 }
 
 #[test]
+fn killed_it_is_started_again() {
+    let (mut redirector, mirrors) = served();
+    let first = supervised_indexer(&mut redirector);
+    rustix::process::kill_process(first, Signal::KILL).expect("the indexer runs");
+    assert_eq!(redirector.get("/file.iso", &[]).status, 302);
+    redirector.daemon().wait_for_output("killed by signal 9");
+    let second = supervised_indexer(&mut redirector);
+    assert_ne!(first, second);
+
+    tree::write(&redirector.repository(), "after.iso", b"after", USUAL_TIME);
+    tree::write(&mirrors.sites[0].root, "after.iso", b"after", USUAL_TIME);
+    redirector.scan_repository();
+    redirector.mirrorbits(&["scan", "only"]);
+    wait_until_served(&redirector, "/after.iso");
+}
+
+/// Each time another indexer is killed at another moment of a scan. They are not the daemon's own, which pauses longer and
+/// longer before it starts one again.
+#[test]
 fn killed_while_scanning_and_publishing() {
     let (mut redirector, mirrors) = served();
-    let mut changes = 0;
+    redirector.stop();
+    redirector.start_without_indexer();
     for round in 0..KILLS {
-        let indexer = supervised_indexer(&mut redirector);
-        // Each scan finds new files, so each publishes.
-        changes += 1;
-        let name = format!("new/{changes}.iso");
+        let mut indexer = redirector.start_indexer();
+        // Each scan finds a new file, so each publishes.
+        let name = format!("new/{round}.iso");
         tree::write(&redirector.repository(), &name, b"new", USUAL_TIME);
         tree::write(&mirrors.sites[0].root, &name, b"new", USUAL_TIME);
-        let rpc = redirector.rpc_address();
-        let mut scan = Command::new(env!("CARGO_BIN_EXE_mirrorbits"))
-            .args(["-h", &rpc.ip().to_string(), "-p", &rpc.port().to_string()])
-            .args(if round % 2 == 0 { &["refresh"][..] } else { &["scan", "only"] })
-            .stdin(Stdio::null())
+        let mut scan = redirector
+            .command(if round % 2 == 0 { &["refresh"] } else { &["scan", "only"] })
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("scan");
-        // The moment of the kill is the input of this test, not a synchronisation.
-        std::thread::sleep(Duration::from_millis(u64::from(round) * 4) + Duration::from_micros(fastrand::u64(..4000)));
-        rustix::process::kill_process(indexer, Signal::KILL).expect("the indexer runs until it is killed");
+        // The moment of the kill is this test's input, not a synchronisation.
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 2) + Duration::from_micros(fastrand::u64(..2000)));
+        indexer.signal(Signal::KILL);
         let answer = redirector.get("/file.iso", &[]);
         assert_eq!(answer.status, 302, "after kill {round}: {answer:?}");
         scan.wait().expect("end of the scan");
+        indexer.wait();
         assert_eq!(redirector.get("/file.iso", &[]).status, 302, "after kill {round}");
         redirector.daemon().assert_running();
     }
 
-    // The daemon started it again each time; what it finds is published.
-    let last = format!("/new/{changes}.iso");
-    eventually("a scan after the last kill", || {
-        let refreshed = redirector.run(&["refresh"]);
-        let scanned = redirector.run(&["scan", "only"]);
-        if refreshed.status.success() && scanned.status.success() {
-            Ok(())
-        } else {
-            Err(format!("{refreshed:?}\n{scanned:?}"))
-        }
-    });
-    wait_until_served(&redirector, &last);
+    let _indexer = redirector.start_indexer();
+    redirector.scan_repository();
+    redirector.mirrorbits(&["scan", "only"]);
+    for round in 0..KILLS {
+        wait_until_served(&redirector, &format!("/new/{round}.iso"));
+    }
     assert_eq!(verify(&newest(&redirector, "files-")), Ok(()));
     assert_eq!(verify(&newest(&redirector, "mirrors-")), Ok(()));
 }
@@ -147,8 +158,8 @@ fn verify(file: &Path) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// Replaces an index file by a copy with one bit of its middle turned over. The file itself is never written to, as the
-/// daemon has it mapped.
+/// Replaces an index file by a copy with one bit of its middle turned over. The file itself is never written to, as a
+/// daemon may have it mapped.
 fn damage(file: &Path) {
     let mut content = fs::read(file).expect("index file");
     let middle = content.len() / 2;
@@ -158,54 +169,77 @@ fn damage(file: &Path) {
     assert!(verify(file).is_err(), "{} was damaged", file.display());
 }
 
-#[test]
-fn damaged_newest_generation_is_refused_at_start_and_the_previous_one_served() {
-    for prefix in ["files-", "mirrors-"] {
-        let (mut redirector, mirrors) = served();
-        // A second generation of both kinds that has one file more.
-        tree::write(&redirector.repository(), "second.iso", b"second", USUAL_TIME);
-        tree::write(&mirrors.sites[0].root, "second.iso", b"second", USUAL_TIME);
-        redirector.scan_repository();
-        redirector.mirrorbits(&["scan", "only"]);
-        wait_until_served(&redirector, "/second.iso");
-        redirector.stop();
-        assert!(generations(&redirector, prefix).len() >= 2, "two generations are kept");
-        let damaged = newest(&redirector, prefix);
-        damage(&damaged);
-
-        redirector.start_without_indexer();
-        wait_until_served(&redirector, "/file.iso");
-        let name = damaged.file_name().and_then(|n| n.to_str()).expect("name").to_owned();
-        redirector.daemon().wait_for_output(&name);
+/// Publishes a generation that has `name`, by an indexer of its own.
+fn publish_with(redirector: &Redirector, mirrors: &MirrorSites, name: &str) {
+    tree::write(&redirector.repository(), name, b"another file", USUAL_TIME);
+    tree::write(&mirrors.sites[0].root, name, b"another file", USUAL_TIME);
+    for what in ["-source", "-all"] {
+        let mut command = Command::new(indexer_program());
+        let output = command.arg("-config").arg(redirector.config_file()).args(["scan", what]).output().expect("scan");
+        assert!(output.status.success(), "{output:?}");
     }
 }
 
 #[test]
-fn damaged_generation_is_refused_while_running() {
+fn damaged_newest_generation_is_refused_at_start_and_the_previous_one_served() {
+    let (mut redirector, mirrors) = served();
+    redirector.stop();
+    publish_with(&redirector, &mirrors, "second.iso");
+    assert!(generations(&redirector, "files-").len() >= 2, "two generations are kept");
+    let damaged = newest(&redirector, "files-");
+    damage(&damaged);
+
+    redirector.start_without_indexer();
+    wait_until_served(&redirector, "/file.iso");
+    redirector.daemon().wait_for_output(&damaged.display().to_string());
+    redirector.stop();
+
+    // The next publication replaces it.
+    publish_with(&redirector, &mirrors, "third.iso");
+    redirector.start_without_indexer();
+    for file in ["/file.iso", "/second.iso", "/third.iso"] {
+        wait_until_served(&redirector, file);
+    }
+}
+
+/// The mirrors are in the store, too: the daemon publishes their table when it starts.
+#[test]
+fn damaged_mirror_table_is_replaced_at_start() {
     let (mut redirector, _mirrors) = served();
-    let index = redirector.state_dir().join("index");
-    let (generation, file) = generations(&redirector, "files-").pop().expect("a published generation");
+    redirector.stop();
+    damage(&newest(&redirector, "mirrors-"));
+    redirector.start_without_indexer();
+    wait_until_served(&redirector, "/file.iso");
+}
 
-    // As a broken publisher would: a damaged file of the next generation, then CURRENT that names it.
-    let next = index.join(format!("files-{}", generation + 1));
-    let mut content = fs::read(&file).expect("index file");
-    let middle = content.len() / 2;
-    content[middle] ^= 1;
-    fs::write(&next, content).expect("damaged generation");
-    let current = fs::read_to_string(index.join("CURRENT")).expect("CURRENT");
-    let renamed = current.replace(&format!("files-{generation}"), &format!("files-{}", generation + 1));
-    let renamed = if renamed == current {
-        current.replacen(&generation.to_string(), &(generation + 1).to_string(), 1)
-    } else {
-        renamed
-    };
-    assert_ne!(renamed, current, "CURRENT names the generation of the files");
-    fs::write(index.join("CURRENT.new"), renamed).expect("new CURRENT");
-    fs::rename(index.join("CURRENT.new"), index.join("CURRENT")).expect("rename");
+#[test]
+fn damaged_generation_is_refused_while_running() {
+    let (mut redirector, mirrors) = served();
+    redirector.stop();
+    redirector.start_without_indexer();
+    // The daemon stands still while the generation is published and damaged, so it sees the damaged one only.
+    redirector.daemon().signal(Signal::STOP);
+    publish_with(&redirector, &mirrors, "second.iso");
+    let damaged = newest(&redirector, "files-");
+    damage(&damaged);
+    redirector.daemon().signal(Signal::CONT);
 
-    redirector.daemon().wait_for_output(&format!("files-{}", generation + 1));
+    redirector.daemon().wait_for_output(&damaged.display().to_string());
     for _ in 0..100 {
         assert_eq!(redirector.get("/file.iso", &[]).status, 302, "the generation in use stays");
     }
-    redirector.daemon().assert_running();
+    publish_with(&redirector, &mirrors, "third.iso");
+    for file in ["/file.iso", "/second.iso", "/third.iso"] {
+        wait_until_served(&redirector, file);
+    }
+}
+
+#[test]
+fn damaged_pointer_to_the_newest_generation_is_refused() {
+    let (mut redirector, mirrors) = served();
+    fs::write(redirector.state_dir().join("index/CURRENT"), "mb-index 1\nfiles 1\n").expect("damaged CURRENT");
+    redirector.daemon().wait_for_output("CURRENT is damaged");
+    assert_eq!(redirector.get("/file.iso", &[]).status, 302, "the generation in use stays");
+    publish_with(&redirector, &mirrors, "second.iso");
+    wait_until_served(&redirector, "/second.iso");
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -126,6 +127,19 @@ impl Redirector {
         self.daemon = Some(daemon);
     }
 
+    /// Starts an indexer that is not the daemon's, and waits until it takes requests.
+    pub(crate) fn start_indexer(&self) -> Program {
+        let mut command = Command::new(indexer_program());
+        command.arg("-config").arg(self.config_file()).arg("run");
+        let mut indexer = Program::start("mb-indexer", &mut command, self.folder());
+        let socket = mb_core::link::socket_path(&self.state_dir());
+        eventually("the indexer's socket", || {
+            indexer.assert_running();
+            UnixStream::connect(&socket).map_err(|e| format!("{}: {e}", socket.display()))
+        });
+        indexer
+    }
+
     /// The running daemon.
     pub(crate) fn daemon(&mut self) -> &mut Program {
         self.daemon.as_mut().expect("a started daemon")
@@ -139,15 +153,17 @@ impl Redirector {
         assert!(status.success(), "SIGTERM ended the daemon with {status}:\n{}", daemon.output());
     }
 
+    /// A command against the daemon.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let rpc = self.rpc_address();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mirrorbits"));
+        command.args(["-h", &rpc.ip().to_string(), "-p", &rpc.port().to_string()]).args(arguments).stdin(Stdio::null());
+        command
+    }
+
     /// Runs a command against the daemon.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        let rpc = self.rpc_address();
-        Command::new(env!("CARGO_BIN_EXE_mirrorbits"))
-            .args(["-h", &rpc.ip().to_string(), "-p", &rpc.port().to_string()])
-            .args(arguments)
-            .stdin(std::process::Stdio::null())
-            .output()
-            .expect("mirrorbits")
+        self.command(arguments).output().expect("mirrorbits")
     }
 
     /// Runs a command that must succeed, and returns its standard output.
