@@ -103,6 +103,7 @@ impl<'b> ForwardedFor<'b> {
 
 /// Result of looking at the bytes received so far.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack for one request; a box would be an allocation")]
 pub enum Parsed<'b> {
     /// The head is not complete, and may still become a valid one.
     Incomplete,

@@ -209,7 +209,7 @@ impl fmt::Display for GoDuration {
         }
         let decimal = |f: &mut fmt::Formatter<'_>, value: u128, unit: u128, name: &str| {
             write!(f, "{}", value / unit)?;
-            if value % unit != 0 {
+            if !value.is_multiple_of(unit) {
                 let width = unit.ilog10() as usize;
                 let fraction = format!("{:0width$}", value % unit);
                 write!(f, ".{}", fraction.trim_end_matches('0'))?;
