@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use mb_core::config::{Config, DatabaseKind};
+use mb_core::config::Config;
 use mb_core::link::SourceReport;
 use mb_core::mirror::MirrorId;
-use mb_core::store::{EmbeddedStore, LogEntry, LogEvent, Store, StoreError};
+use mb_core::store::{self, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
 
 use crate::build::publication::{Publication, PublicationError};
@@ -24,12 +24,6 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// Why the indexer cannot work at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// The backend is not to be had.
-    #[error(
-        "`Database: redis` is not available yet in this version: set `Database: embedded` in the configuration to use the \
-         database in StateDir"
-    )]
-    RedisUnavailable,
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -81,11 +75,8 @@ pub(crate) struct Indexer {
 impl Indexer {
     /// Opens everything that `config` names.
     pub(crate) fn open(config: Config) -> Result<Arc<Indexer>, StartError> {
-        if config.database == DatabaseKind::Redis {
-            return Err(StartError::RedisUnavailable);
-        }
         let (state_dir, index_dir) = (config.state_dir.clone(), config.index_dir());
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&state_dir)?);
+        let store = store::open(&config)?;
         std::fs::create_dir_all(&index_dir).map_err(|cause| StartError::Folder { path: index_dir.clone(), cause })?;
         let results = Arc::new(ScanResults::open(&state_dir)?);
         let publication = Publication::new(state_dir, index_dir.clone(), Arc::clone(&store), Arc::clone(&results));

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mb_core::config::{self, Config, ConfigError, DatabaseKind, RuntimeKind};
+use mb_core::config::{self, Config, ConfigError, RuntimeKind};
 use mb_core::geo::GeoDatabase;
-use mb_core::store::{EmbeddedStore, Store, StoreError};
+use mb_core::store::{self, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -55,10 +55,6 @@ pub enum DaemonError {
     PidFile(#[from] PidFileError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(
-        "Database: this version keeps its data in the embedded database only; set `Database: embedded` (the Redis keys may stay)"
-    )]
-    Redis,
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -107,7 +103,7 @@ impl Daemon<'_> {
                 config.repository.display()
             );
         }
-        let table = Arc::new(MirrorTable::new(self.open_store()?, &config.index_dir()));
+        let table = Arc::new(MirrorTable::new(store::open(config)?, &config.index_dir()));
         if let Err(error) = table.publish() {
             tracing::error!("{error}; the last mirror table is served");
         }
@@ -168,13 +164,6 @@ impl Daemon<'_> {
         }
         tracing::info!("ended");
         end.map(|_| ())
-    }
-
-    fn open_store(&self) -> Result<Arc<dyn Store>, DaemonError> {
-        match self.config.database {
-            DatabaseKind::Embedded => Ok(Arc::new(EmbeddedStore::open(&self.config.state_dir)?)),
-            DatabaseKind::Redis => Err(DaemonError::Redis),
-        }
     }
 }
 

@@ -1,18 +1,51 @@
-//! The store: mirror records, source file facts and mirror logs, behind one set of typed operations.
+//! The store: mirror records, source file facts, mirror logs and statistics, behind one set of typed operations.
 //!
 //! It is written and read by both programs at once and is never on a request's path: what requests need is published in
 //! the index. Operations block, so asynchronous callers run them on a blocking thread.
 //!
-//! Each method is one transaction: it happens as a whole or not at all.
+//! - `embedded`: the backend without a server, an SQLite file in the state directory
+//! - `redis`: the backend for several nodes, in the keys of Mirrorbits
+//! - `log`, `stats`: what is logged and counted
+//! - `lease`: work that only one node does at a time
+//! - `watch`: changes made by other nodes and outside tools
+//! - [`migrate`]: everything from one backend to the other
+//!
+//! Each method is one transaction, unless it says otherwise: it happens as a whole or not at all.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::time::Date;
+
+use crate::config::{Config, DatabaseKind};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings, ScanProtocol};
 use crate::time::{FileTime, Timestamp};
 
 mod embedded;
+mod lease;
 mod log;
+mod stats;
+mod watch;
 
 pub use embedded::EmbeddedStore;
+pub use lease::{Lease, LeaseName};
 pub use log::{LogEntry, LogEvent};
+pub use stats::{Counts, DateRange, FileDownloads, Period, StatsBatch, Traffic};
+pub use watch::{Change, ChangeWatch};
+
+/// Opens the store that the configuration names.
+///
+/// Redis may be away: then its operations fail, each with the reason, until it is back.
+///
+/// # Errors
+/// [`StoreError::Database`] when what is stored cannot be used by this program, or the embedded database cannot be opened.
+pub fn open(config: &Config) -> Result<Arc<dyn Store>> {
+    match config.database {
+        DatabaseKind::Embedded => Ok(Arc::new(EmbeddedStore::open(&config.state_dir)?)),
+        DatabaseKind::Redis => Err(StoreError::Database("redis is not available yet: set `Database: embedded`".into())),
+    }
+}
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +131,7 @@ pub struct SyncRecord {
     pub last_mod_time: Option<Timestamp>,
 }
 
-/// Mirrors, source files and mirror logs.
+/// Mirrors, source files, mirror logs and statistics.
 pub trait Store: Send + Sync {
     /// All mirrors by ascending id.
     fn mirrors(&self) -> Result<Vec<Mirror>>;
@@ -152,11 +185,16 @@ pub trait Store: Send + Sync {
     /// [`StoreError::UnknownMirror`].
     fn record_sync(&self, id: MirrorId, sync: &SyncRecord) -> Result<()>;
 
-    /// Hands every source entry to `visit`, by ascending path (byte order), as one consistent snapshot. `visit` may use
-    /// the store; it goes on seeing the snapshot.
+    /// Hands every source entry to `visit`, by ascending path (byte order). `visit` may use the store.
+    ///
+    /// The embedded store shows one consistent snapshot. Redis shows each entry that stays as it is once; one that changes
+    /// meanwhile comes as it was, as it is, or not at all.
     fn source_entries(&self, visit: &mut dyn FnMut(SourceEntry)) -> Result<()>;
 
     /// Applies the difference of a source scan, in any order of paths; removals come first.
+    ///
+    /// The embedded store applies all of it as one transaction. Redis, which answers nobody else meanwhile, applies it by
+    /// parts, each as a whole: after a failure, the next scan finds and stores what is missing.
     fn apply_source_changes(&self, changes: &SourceChanges) -> Result<()>;
 
     /// Appends to a mirror's log, which keeps its newest [`LOG_ENTRIES_KEPT`] entries.
@@ -167,6 +205,39 @@ pub trait Store: Send + Sync {
 
     /// The newest `limit` entries of a mirror's log, oldest first.
     fn mirror_log(&self, id: MirrorId, limit: usize) -> Result<Vec<LogEntry>>;
+
+    /// Adds what a node counted, unless the node's batch of this sequence number or a later one was added before: a batch
+    /// whose answer was lost may be sent again. Returns whether it was added now.
+    fn add_stats(&self, batch: &StatsBatch) -> Result<bool>;
+
+    /// The sequence number of the last batch of `node` that was added; 0 when there was none.
+    fn last_stats_sequence(&self, node: &str) -> Result<u64>;
+
+    /// Downloads in `range`, or since ever, of the files whose path is `wanted`; files without any are left out.
+    fn file_downloads(
+        &self,
+        range: Option<DateRange>,
+        wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<BTreeMap<Vec<u8>, u64>>;
+
+    /// Downloads of one file up to `day`.
+    fn downloads_of_file(&self, path: &[u8], day: Date) -> Result<FileDownloads>;
+
+    /// Traffic in `range`, or since ever, of each mirror that had any, removed ones included.
+    fn mirror_traffic(&self, range: Option<DateRange>) -> Result<BTreeMap<MirrorId, Traffic>>;
+
+    /// All downloads since ever.
+    fn total_downloads(&self) -> Result<u64>;
+
+    /// Takes or extends a lease; [`Lease`] is the way to call it. Returns whether `holder` has it now.
+    fn take_lease(&self, name: LeaseName, holder: &str, duration: Duration) -> Result<bool>;
+
+    /// Ends a lease if `holder` has it; [`Lease`] calls it.
+    fn give_lease_back(&self, name: LeaseName, holder: &str) -> Result<()>;
+
+    /// Calls `on_change` on a thread of its own for each change of a mirror in the store, whoever made it, until the watch is
+    /// dropped. The embedded store, which one node has for itself, never calls it.
+    fn watch_changes(&self, on_change: Box<dyn FnMut(Change) + Send>) -> ChangeWatch;
 }
 
 /// How many entries a mirror's log keeps (spec: the newest 10,000).

@@ -1,7 +1,7 @@
 //! The embedded backend: one SQLite file in the state directory, used by the daemon and the indexer at once.
 //!
 //! - [`schema`]: the tables, their version, and the settings of a connection
-//! - [`mirrors`], [`source`], [`logs`]: the statements of each part
+//! - [`mirrors`], [`source`], [`logs`], [`stats`], [`leases`]: the statements of each part
 //! - [`values`]: how the types of the model become columns
 //! - [`failure`]: what went wrong, in words that name the file and the way out
 //!
@@ -11,21 +11,29 @@
 //! for itself, since it runs the caller's code.
 
 mod failure;
+mod leases;
 mod logs;
 mod mirrors;
 mod schema;
 mod source;
+mod stats;
 mod values;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use time::Date;
 
 use self::failure::Failure;
-use super::{LogEntry, Result, SourceChanges, SourceEntry, Store, StoreError, SyncRecord};
+use super::stats::{DateRange, FileDownloads, StatsBatch, Traffic};
+use super::{
+    Change, ChangeWatch, LeaseName, LogEntry, Result, SourceChanges, SourceEntry, Store, StoreError, SyncRecord,
+};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
 
@@ -82,13 +90,15 @@ impl EmbeddedStore {
         run().map_err(|failure: Failure| failure.explain(&self.file, step))
     }
 
-    /// Runs `query`, which must be one statement: each statement sees one consistent state.
+    /// Runs `query`, all of whose statements see one consistent state.
     fn read<T>(
         &self,
         step: &'static str,
         query: impl FnOnce(&Connection) -> std::result::Result<T, Failure>,
     ) -> Result<T> {
-        query(&lock(&self.reader)).map_err(|failure| failure.explain(&self.file, step))
+        let mut connection = lock(&self.reader);
+        let run = || query(&*connection.transaction()?);
+        run().map_err(|failure: Failure| failure.explain(&self.file, step))
     }
 }
 
@@ -155,4 +165,46 @@ impl Store for EmbeddedStore {
     fn mirror_log(&self, id: MirrorId, limit: usize) -> Result<Vec<LogEntry>> {
         self.read("reading a mirror's log", |connection| logs::newest(connection, id, limit))
     }
+
+    fn add_stats(&self, batch: &StatsBatch) -> Result<bool> {
+        self.write("adding to the statistics", |transaction| stats::add(transaction, batch))
+    }
+
+    fn last_stats_sequence(&self, node: &str) -> Result<u64> {
+        self.read(READING_STATS, |connection| stats::last_sequence(connection, node))
+    }
+
+    fn file_downloads(
+        &self,
+        range: Option<DateRange>,
+        wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<BTreeMap<Vec<u8>, u64>> {
+        self.read(READING_STATS, |connection| stats::file_downloads(connection, range, wanted))
+    }
+
+    fn downloads_of_file(&self, path: &[u8], day: Date) -> Result<FileDownloads> {
+        self.read(READING_STATS, |connection| stats::downloads_of_file(connection, path, day))
+    }
+
+    fn mirror_traffic(&self, range: Option<DateRange>) -> Result<BTreeMap<MirrorId, Traffic>> {
+        self.read(READING_STATS, |connection| stats::mirror_traffic(connection, range))
+    }
+
+    fn total_downloads(&self) -> Result<u64> {
+        self.read(READING_STATS, stats::total)
+    }
+
+    fn take_lease(&self, name: LeaseName, holder: &str, duration: Duration) -> Result<bool> {
+        self.write("taking a lease", |transaction| leases::take(transaction, name, holder, duration))
+    }
+
+    fn give_lease_back(&self, name: LeaseName, holder: &str) -> Result<()> {
+        self.write("giving a lease back", |transaction| leases::give_back(transaction, name, holder))
+    }
+
+    fn watch_changes(&self, _on_change: Box<dyn FnMut(Change) + Send>) -> ChangeWatch {
+        ChangeWatch::new().0
+    }
 }
+
+const READING_STATS: &str = "reading the statistics";

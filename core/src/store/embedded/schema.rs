@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::failure::Failure;
 
 /// Version of the tables, in the file's `user_version`. A change of a table raises it.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long a writer waits for another: the longest transaction, storing a first source scan, takes seconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -19,9 +19,12 @@ const SETUP_RETRY: Duration = Duration::from_millis(20);
 /// To what size the WAL file is cut back after it grew by a large transaction.
 const WAL_SIZE_KEPT: i64 = 64 << 20;
 
-/// Ids come from AUTOINCREMENT, which never gives one out again. Settings and state of a mirror share a row, but no
-/// statement writes columns of both.
-const TABLES: &str = "
+/// What leads from each version to the next; the first starts from an empty file.
+const STEPS: [&str; VERSION as usize] = [MIRRORS_SOURCE_LOGS, STATISTICS_LEASES];
+
+/// Version 1. Ids come from AUTOINCREMENT, which never gives one out again. Settings and state of a mirror share a row, but
+/// no statement writes columns of both.
+const MIRRORS_SOURCE_LOGS: &str = "
     CREATE TABLE mirror (
         id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
 
@@ -84,6 +87,45 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// Version 2. Counts stay when their mirror goes. A period is 0 (all time), 2026, 202611 or 20261122.
+const STATISTICS_LEASES: &str = "
+    CREATE TABLE stats_file (
+        period INTEGER NOT NULL,
+        path BLOB NOT NULL,
+        requests INTEGER NOT NULL,
+        PRIMARY KEY (period, path)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE stats_mirror (
+        period INTEGER NOT NULL,
+        mirror INTEGER NOT NULL,
+        requests INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (period, mirror)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE stats_total (
+        only_row INTEGER PRIMARY KEY CHECK (only_row = 0),
+        requests INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE stats_sequence (
+        node TEXT PRIMARY KEY NOT NULL,
+        sequence INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE lease (
+        name TEXT PRIMARY KEY NOT NULL,
+        holder TEXT NOT NULL,
+        ends_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE migration (
+        only_row INTEGER PRIMARY KEY CHECK (only_row = 0),
+        stage TEXT NOT NULL
+    ) STRICT;
+";
+
 /// Opens a connection for writes after it made sure that the tables are there and of our version.
 pub(super) fn create_or_check(file: &Path) -> Result<Connection, Failure> {
     let deadline = Instant::now() + LOCK_PATIENCE;
@@ -119,26 +161,29 @@ fn open(file: &Path, flags: OpenFlags) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
+/// Creates the tables of a new file, or brings those of an older version up to date.
 fn set_up_tables(connection: &mut Connection) -> Result<(), Failure> {
     match user_version(connection)? {
         VERSION => return Ok(()),
-        0 => {}
+        0..VERSION => {}
         version => return Err(wrong_version(version)),
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match user_version(&transaction)? {
-        VERSION => return Ok(()),
-        0 => {}
-        version => return Err(wrong_version(version)),
+    // Another process may have done it while this one waited for the lock.
+    let version = user_version(&transaction)?;
+    if !(0..=VERSION).contains(&version) {
+        return Err(wrong_version(version));
     }
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
-    if tables > 0 {
+    if version == 0 && tables > 0 {
         return Err(Failure::Unusable(
             "it is the database of another program: move it away, or set another StateDir".into(),
         ));
     }
-    transaction.execute_batch(TABLES)?;
+    for step in STEPS.iter().skip(version as usize) {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
     Ok(())
