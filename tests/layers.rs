@@ -84,47 +84,56 @@ fn packages_depend_in_one_direction() {
 
 #[test]
 fn decisions_know_nothing_of_the_outside() {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for part in PURE {
-        let files = sources(&workspace().join(part));
-        assert!(!files.is_empty(), "{part} is gone: say in PURE where its code went");
-        for file in files {
-            let text = fs::read_to_string(&file).expect("source");
-            found.extend(
-                code_lines(&text)
-                    .flat_map(|(number, line)| OUTSIDE.iter().map(move |name| (number, line, *name)))
-                    .filter(|(_, line, name)| mentions(line, name))
-                    .map(|(number, line, name)| format!("{}:{number}: {name}: {}", file.display(), line.trim())),
-            );
-        }
+        let of_part = sources(&workspace().join(part));
+        assert!(!of_part.is_empty(), "{part} is gone: say in PURE where its code went");
+        files.extend(of_part);
+    }
+    let test_only: Vec<PathBuf> = files.iter().flat_map(|file| test_only_files(file)).collect();
+    files.retain(|file| !test_only.contains(file));
+
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("source");
+        found.extend(
+            code_lines(&text)
+                .flat_map(|(number, line)| OUTSIDE.iter().map(move |name| (number, line, *name)))
+                .filter(|(_, line, name)| mentions(line, name))
+                .map(|(number, line, name)| format!("{}:{number}: {name}: {}", file.display(), line.trim())),
+        );
     }
     assert!(found.is_empty(), "time, randomness, files and sockets belong to the callers:\n{}", found.join("\n"));
 }
 
-/// The Rust files of a file or folder, without modules that are compiled for tests only.
+/// The Rust files of a file or folder.
 fn sources(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
     }
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.flat_map(|entry| sources(&entry.expect("entry").path())).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "rs"));
-    for module in files.clone() {
-        let text = fs::read_to_string(&module).expect("source");
-        for test_only in text.split("#[cfg(test)]\nmod ").skip(1).filter_map(|rest| rest.split_once(';')) {
-            let file = module.with_file_name(format!("{}.rs", test_only.0));
-            files.retain(|other| *other != file);
-        }
-    }
-    files
+    let files = entries.flat_map(|entry| sources(&entry.expect("entry").path()));
+    files.filter(|file| file.extension().is_some_and(|e| e == "rs")).collect()
+}
+
+/// What comes before a module that is compiled for tests only.
+const TEST_ONLY: &str = "#[cfg(test)]\nmod ";
+
+/// The files of the test-only modules that `module` declares.
+fn test_only_files(module: &Path) -> Vec<PathBuf> {
+    let folder = if module.ends_with("mod.rs") { module.with_file_name("") } else { module.with_extension("") };
+    let text = fs::read_to_string(module).expect("source");
+    let declared = text.split(TEST_ONLY).skip(1).filter_map(|rest| rest.lines().next()?.strip_suffix(';'));
+    declared.map(|name| folder.join(format!("{name}.rs"))).collect()
 }
 
 /// Numbered lines without comments, up to the tests at the end of a file.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    (1..)
-        .zip(text.lines())
-        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
-        .map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
+    let tests = text.match_indices(TEST_ONLY).find(|(start, _)| {
+        text[start + TEST_ONLY.len()..].lines().next().is_some_and(|declaration| declaration.ends_with('{'))
+    });
+    let code = &text[..tests.map_or(text.len(), |(start, _)| start)];
+    (1..).zip(code.lines()).map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
 }
 
 /// Whether `line` has `name` as a word of its own: `Instant`, not `InstantView`.
@@ -133,6 +142,13 @@ fn mentions(line: &str, name: &str) -> bool {
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         !line[..start].ends_with(is_word) && !line[start + name.len()..].starts_with(is_word)
     })
+}
+
+#[test]
+fn tests_are_told_from_code() {
+    let code = |text| code_lines(text).map(|(number, _)| number).collect::<Vec<_>>();
+    assert_eq!(code("a\n#[cfg(test)]\nmod tests;\nb\n"), [1, 2, 3, 4]);
+    assert_eq!(code("a\n#[cfg(test)]\nmod tests {\nb\n}\n"), [1]);
 }
 
 #[test]

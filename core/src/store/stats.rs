@@ -197,10 +197,7 @@ mod tests {
         assert_eq!(numbers(date(2024, 1, 1), date(2025, 12, 31)), [2024, 2025]);
         assert_eq!(numbers(date(2024, 2, 1), date(2024, 2, 29)), [202_402]);
         assert_eq!(numbers(date(2023, 2, 1), date(2023, 2, 27)).len(), 27);
-        assert_eq!(
-            numbers(date(2022, 11, 30), date(2024, 2, 1)),
-            [20_221_130, 202_212, 2023, 202_401, 20_240_201]
-        );
+        assert_eq!(numbers(date(2022, 11, 30), date(2024, 2, 1)), [20_221_130, 202_212, 2023, 202_401, 20_240_201]);
         assert_eq!(numbers(date(2026, 11, 22), date(2026, 11, 22)), [20_261_122]);
         assert_eq!(numbers(date(2026, 11, 22), date(2026, 11, 21)), Vec::<i64>::new());
     }

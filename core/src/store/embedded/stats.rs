@@ -72,8 +72,7 @@ pub(super) fn file_downloads(
 
 /// Downloads of one file.
 pub(super) fn downloads_of_file(connection: &Connection, path: &[u8], day: Date) -> Result<FileDownloads, Failure> {
-    let mut statement =
-        connection.prepare_cached("SELECT requests FROM stats_file WHERE period = ? AND path = ?")?;
+    let mut statement = connection.prepare_cached("SELECT requests FROM stats_file WHERE period = ? AND path = ?")?;
     let mut in_period = |period: Period| -> Result<u64, Failure> {
         let requests = statement.query_row(params![period.number(), path], |row| row.get(0)).optional()?;
         Ok(requests.unwrap_or(0))
@@ -156,11 +155,7 @@ pub(super) fn sequences(connection: &Connection) -> Result<BTreeMap<String, u64>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn visit_files(
-    connection: &Connection,
-    period: Period,
-    visit: &mut dyn FnMut(&[u8], u64),
-) -> Result<(), Failure> {
+fn visit_files(connection: &Connection, period: Period, visit: &mut dyn FnMut(&[u8], u64)) -> Result<(), Failure> {
     let mut statement = connection.prepare_cached("SELECT path, requests FROM stats_file WHERE period = ?")?;
     let mut rows = statement.query([period.number()])?;
     while let Some(row) = rows.next()? {
@@ -172,8 +167,7 @@ fn visit_files(
 fn mirrors_of(connection: &Connection, period: Period) -> Result<BTreeMap<MirrorId, Traffic>, Failure> {
     let sql = "SELECT mirror, requests, bytes FROM stats_mirror WHERE period = ?";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([period.number()], |row| {
-        Ok((row.get(0)?, Traffic { requests: row.get(1)?, bytes: row.get(2)? }))
-    })?;
+    let rows = statement
+        .query_map([period.number()], |row| Ok((row.get(0)?, Traffic { requests: row.get(1)?, bytes: row.get(2)? })))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
