@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo fmt lint clean test-programs demo-programs
+.PHONY: help build test demo bench fmt lint clean test-programs demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -23,6 +23,9 @@ test: test-programs ## Install what the tests need, then run all of them
 demo: demo-programs ## Serve a small repository from three local mirrors, and print what to try
 	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-indexer
 	@exec $${CARGO_TARGET_DIR:-target}/release/mirrorbits demo
+
+bench: ## Measure what a request costs
+	$(CARGO) bench --locked -p mirrorbits
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all

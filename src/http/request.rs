@@ -120,6 +120,13 @@ pub enum Parsed<'b> {
     Rejected(Rejection),
 }
 
+impl Parsed<'_> {
+    /// Whether there is a whole request.
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Parsed::Complete { .. })
+    }
+}
+
 /// Parses the request head at the start of `bytes`.
 pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADER_FIELDS];
