@@ -10,7 +10,10 @@ use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mb_core::arguments::normalise;
 
-use super::{config, connection, daemon, list, logs, mirrors, scan, settings};
+use super::{
+    apply, config, connection, daemon, edit, explain, export, geoupdate, list, logs, mirrors, packaging, scan,
+    settings, stats,
+};
 
 /// The command line of the daemon and its control.
 #[derive(Parser, Debug)]
@@ -52,6 +55,13 @@ pub(super) enum Command {
     Show(settings::Show),
     /// Change settings of a mirror
     Set(settings::Set),
+    /// Change settings of a mirror in an editor
+    Edit(edit::Edit),
+    /// Add, change and remove mirrors as a file lists them
+    Apply(apply::Apply),
+    /// Look up again where a mirror stands
+    #[command(name = "geoupdate")]
+    GeoUpdate(geoupdate::GeoUpdate),
     /// List the mirrors, the latest change of state first
     List(list::List),
     /// Scan a mirror, or all of them
@@ -60,6 +70,12 @@ pub(super) enum Command {
     Refresh(scan::Refresh),
     /// Print the log of a mirror
     Logs(logs::Logs),
+    /// Print downloads of files or of a mirror
+    Stats(stats::Stats),
+    /// Tell which mirrors a client would be sent to, and why not to the others
+    Explain(explain::Explain),
+    /// Print the mirrors for other programs
+    Export(export::Export),
     /// Print the versions of this program and of the daemon
     Version,
     /// Work on the configuration file
@@ -67,6 +83,10 @@ pub(super) enum Command {
     Config(ConfigCommand),
     /// Serve a small repository from three mirrors on this machine, to try things out
     Demo,
+    /// Print the script by which a shell completes commands and options
+    Completions(packaging::Completions),
+    /// Print the manual page
+    Man,
 }
 
 /// What to do with the configuration file.
@@ -76,12 +96,22 @@ pub(super) enum ConfigCommand {
     Check(config::Check),
 }
 
+/// The definitions of all commands, as they are understood.
+pub(super) fn command() -> clap::Command {
+    with_go_conventions(Typed::command())
+}
+
+/// Whether `argument` is on or off, and needs no value.
+pub(super) fn is_switch(argument: &Arg) -> bool {
+    argument.get_num_args().is_some_and(|count| count.min_values() == 0)
+}
+
 /// Understands `arguments`, the first of which is the name of the program.
 ///
 /// # Errors
 /// Wrong usage, or a request for help, which is no failure: the error knows its text, stream and exit status.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
-    let mut command = with_go_conventions(Typed::command());
+    let mut command = command();
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     name_the_daemon(&command, &mut arguments);
     let mut long_options = Vec::new();
@@ -104,8 +134,8 @@ fn name_the_daemon(command: &clap::Command, arguments: &mut Vec<OsString>) {
     }
 }
 
-/// Gives every command `--help`, lets every switch be written as `-x=false`, and lets the value of an option start with a
-/// dash.
+/// Gives every command `--help`, lets every switch be written as `-x=false`, lets the value of an option start with a dash,
+/// and lets the last of repeated options win.
 fn with_go_conventions(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|argument| match argument.get_action() {
         ArgAction::SetTrue => {
@@ -124,7 +154,7 @@ fn with_go_conventions(command: clap::Command) -> clap::Command {
         _ => argument,
     });
     let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print help");
-    command.mut_subcommands(with_go_conventions).arg(help)
+    command.args_override_self(true).mut_subcommands(with_go_conventions).arg(help)
 }
 
 fn collect_long_options(command: &clap::Command, options: &mut Vec<String>) {
@@ -149,12 +179,12 @@ mod tests {
 
     #[test]
     fn the_definitions_are_consistent() {
-        with_go_conventions(Typed::command()).debug_assert();
+        command().debug_assert();
     }
 
     #[test]
     fn the_lines_of_existing_scripts_are_understood() {
-        let lines: [(&str, &[&str]); 17] = [
+        let lines: [(&str, &[&str]); 23] = [
             ("list -state=false", &["List", "state: false"]),
             ("list", &["List", "state: true", "down: false"]),
             ("list -rsync -http --ftp -location -score", &["rsync: true", "http: true", "ftp: true", "score: true"]),
@@ -179,6 +209,18 @@ mod tests {
             ),
             ("-D -config a.conf -p pid -log l", &["Daemon", "\"a.conf\"", "monitor: true", "log_file: Some(\"l\")"]),
             ("-debug -D", &["Daemon", "debug: true"]),
+            ("-h A -p 1 -h B -p=2 list -score -score=false", &["host: \"B\"", "port: 2", "score: false"]),
+            ("geoupdate -f NAME", &["force: true"]),
+            (
+                "export mirmon -rsync=false -disabled=false",
+                &["rsync: false", "http: true", "disabled: false", "Mirmon"],
+            ),
+            (
+                "stats -start-date 2026-1-2 -end-date=2026-11-22 -h=false file \\.iso$",
+                &["start_date: Some(2026-01-02)", "end_date: Some(2026-11-22)", "human: false", "File"],
+            ),
+            ("stats mirror NAME", &["start_date: None", "human: true", "Mirror"]),
+            ("apply -dry-run -prune FILE", &["dry_run: true", "prune: true", "\"FILE\""]),
             ("logs -l 20 NAME", &["limit: 20"]),
             ("set NAME Score=5 Comment=-D", &["\"Score=5\"", "\"Comment=-D\""]),
         ];
@@ -198,9 +240,19 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_told_from_help() {
-        for line in
-            ["list -colour", "nonsense", "add -http=x", "enable", "list -state=maybe", "set NAME", "-p port list"]
-        {
+        for line in [
+            "list -colour",
+            "stats file",
+            "stats -start-date=today file .",
+            "export csv",
+            "explain -from here /a",
+            "nonsense",
+            "add -http=x",
+            "enable",
+            "list -state=maybe",
+            "set NAME",
+            "-p port list",
+        ] {
             assert_eq!(typed(line).unwrap_err().exit_code(), 2, "{line}");
         }
         for line in ["", "help", "--help", "-help", "list --help", "add -help", "help scan", "config check --help"] {

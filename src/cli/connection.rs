@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
-use mb_core::mirror::{Found, find_by_name};
+use mb_core::mirror::{Found, Mirror, find_by_name};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -15,7 +15,8 @@ use tonic::{Request, Status};
 use super::error::CommandError;
 use crate::control::rpc::METADATA_KEY;
 use crate::control::rpc::proto::cli_client::CliClient;
-use crate::control::rpc::proto::{MatchRequest, MirrorId};
+use crate::control::rpc::proto::{MatchRequest, MirrorId, MirrorIdRequest};
+use crate::control::rpc::wire;
 
 /// A daemon that needs longer to accept a connection is taken for unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,6 +128,21 @@ impl Daemon {
                 names: fitting.into_iter().map(|mirror| mirror.name.clone()).collect(),
             }),
         }
+    }
+
+    /// The record of the one mirror that `identifier` names.
+    pub(super) async fn mirror(&mut self, identifier: &str) -> Result<Mirror, CommandError> {
+        let id = self.find(identifier).await?.id;
+        let message = self.rpc.mirror_info(MirrorIdRequest { id }).await?.into_inner();
+        wire::mirror_from_wire(message).ok_or_else(|| CommandError::Answer(format!("mirror {id} came without its id")))
+    }
+
+    /// All mirrors, by ascending id.
+    pub(super) async fn mirrors(&mut self) -> Result<Vec<Mirror>, CommandError> {
+        let messages = self.rpc.list(()).await?.into_inner().mirrors;
+        let mut mirrors: Vec<Mirror> = messages.into_iter().filter_map(wire::mirror_from_wire).collect();
+        mirrors.sort_by_key(|mirror| mirror.id);
+        Ok(mirrors)
     }
 }
 

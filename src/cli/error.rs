@@ -1,13 +1,15 @@
 //! What goes wrong with a command.
 
 use std::io;
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
 
 use mb_core::config::ConfigError;
 use tonic::{Code, Status};
 
 use super::demo::DemoError;
 use crate::control::daemon::DaemonError;
+use crate::control::mirror_documents::DocumentError;
 use crate::control::mirror_fields::FieldError;
 
 /// Why a command failed; the text is for people.
@@ -43,6 +45,36 @@ pub(super) enum CommandError {
     /// A key or value of `set`.
     #[error(transparent)]
     Field(#[from] FieldError),
+    /// What came out of the editor.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A file that cannot be read or applied.
+    #[error("{}: {reason}", file.display())]
+    File {
+        /// As it was named.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No editor is installed.
+    #[error("there is no text editor: set the environment variable EDITOR to a command that edits a file")]
+    NoEditor,
+    /// The editor reported a failure.
+    #[error("the editor `{editor}` failed: {status}")]
+    Editor {
+        /// Its command.
+        editor: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// What was edited is not stored.
+    #[error("{reason}\nNothing was changed; what you wrote is kept in {}", path.display())]
+    NotStored {
+        /// Why.
+        reason: Box<CommandError>,
+        /// Where it is kept.
+        path: PathBuf,
+    },
     /// The configuration file.
     #[error(transparent)]
     Config(#[from] ConfigError),

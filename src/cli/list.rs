@@ -1,7 +1,4 @@
 //! `list`: the mirrors and their state as a table.
-//!
-//! Columns are separated by tabs and aligned at tab stops of eight, as Mirrorbits does it, so that the table reads well
-//! and can be cut at the tabs.
 
 use std::cmp::Reverse;
 use std::io::{self, Write as _};
@@ -13,9 +10,7 @@ use mb_core::time::Timestamp;
 
 use super::connection::Daemon;
 use super::error::CommandError;
-use crate::control::rpc::wire;
-
-const TAB_STOP: usize = 8;
+use super::table::aligned;
 
 /// Options of `list`.
 #[derive(Args, Clone, Debug)]
@@ -52,8 +47,7 @@ pub(super) struct List {
 impl List {
     /// Prints the table.
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
-        let mirrors = daemon.rpc.list(()).await?.into_inner().mirrors;
-        let mirrors = mirrors.into_iter().filter_map(wire::mirror_from_wire).collect();
+        let mirrors = daemon.mirrors().await?;
         write!(io::stdout(), "{}", self.table(mirrors))?;
         Ok(())
     }
@@ -114,7 +108,8 @@ fn offered(mirror: &Mirror) -> impl Iterator<Item = DownloadProtocol> {
     [DownloadProtocol::Http, DownloadProtocol::Https].into_iter().filter(move |&protocol| scheme.offers(protocol))
 }
 
-fn state(mirror: &Mirror) -> String {
+/// `disabled`, or `up` and `down` of the protocols that the mirror offers: once when they agree, else HTTP/HTTPS.
+pub(super) fn state(mirror: &Mirror) -> String {
     if !mirror.state.enabled {
         return "disabled".to_owned();
     }
@@ -132,30 +127,6 @@ fn since(time: Timestamp) -> String {
     jiff::Timestamp::from_second(time.0)
         .and_then(|time| strtime::format("(%a, %d %b %Y %H:%M:%S UTC)", time))
         .unwrap_or_else(|_| "(unknown)".to_owned())
-}
-
-/// One line per row; every cell but the last is filled with tabs up to the widest of its column.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let length = |cell: &String| cell.chars().count();
-    let columns = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            let widest = rows.iter().map(|row| length(&row[column])).max().unwrap_or(0);
-            (widest / TAB_STOP + 1) * TAB_STOP
-        })
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        for (column, cell) in row.iter().enumerate() {
-            text.push_str(cell);
-            if column + 1 < columns {
-                let tabs = (widths[column] - length(cell)).div_ceil(TAB_STOP);
-                text.extend(std::iter::repeat_n('\t', tabs));
-            }
-        }
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

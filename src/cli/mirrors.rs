@@ -1,11 +1,12 @@
 //! `add`, `remove`, `enable` and `disable`.
 
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, Write as _};
 
 use clap::Args;
 
 use super::connection::Daemon;
 use super::error::CommandError;
+use super::question::confirm;
 use crate::control::rpc::proto::{ChangeStatusRequest, Mirror, MirrorIdRequest};
 
 /// A command on one mirror.
@@ -141,12 +142,7 @@ impl Remove {
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
         let mirror = daemon.find(&self.identifier).await?;
         if !self.force {
-            write!(io::stderr(), "Remove the mirror '{}' for good? [y/N] ", mirror.name)?;
-            let mut answer = String::new();
-            io::stdin().lock().read_line(&mut answer)?;
-            if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-                return Err(CommandError::Declined);
-            }
+            confirm(&format!("Remove the mirror '{}' for good?", mirror.name))?;
         }
         daemon.rpc.remove_mirror(MirrorIdRequest { id: mirror.id }).await?;
         writeln!(io::stderr(), "Mirror '{}' removed successfully", mirror.name)?;

@@ -3,9 +3,10 @@
 //! - `arguments`: what can be typed; old spellings are rewritten here
 //! - `connection`: the way to the daemon
 //! - `error`: what goes wrong, and the exit status it leads to
-//! - one module per group of commands: `mirrors` (add, remove, enable, disable), `settings` (show, set), `list`,
-//!   `scan` (scan, refresh), `logs`, `version`, `config`, `daemon`,
-//!   `demo`
+//! - `table`, `question`, `waiting`, `editor`: how people are spoken to
+//! - one module per group of commands: `mirrors` (add, remove, enable, disable), `settings` (show, set), `edit`, `apply`,
+//!   `geoupdate`, `list`, `scan` (scan, refresh), `logs`, `stats`, `explain`, `export`, `version`, `config`, `daemon`,
+//!   `demo`, `packaging` (completions, man)
 //!
 //! Results go to standard output, messages for people to standard error. The exit status is 0 on success, 1 on failure
 //! and 2 for wrong usage.
@@ -14,18 +15,29 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+mod apply;
 mod arguments;
 mod config;
 mod connection;
 mod daemon;
 mod demo;
+mod edit;
+mod editor;
 mod error;
+mod explain;
+mod export;
+mod geoupdate;
 mod list;
 mod logs;
 mod mirrors;
+mod packaging;
+mod question;
 mod scan;
 mod settings;
+mod stats;
+mod table;
 mod version;
+mod waiting;
 
 use arguments::{Arguments, Command, ConfigCommand};
 use connection::Daemon;
@@ -45,6 +57,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Daemon(options) => exit_code(options.run(connection.debug)),
         Command::Config(ConfigCommand::Check(options)) => exit_code(options.run()),
         Command::Demo => exit_code(demo::run().map_err(CommandError::from)),
+        Command::Completions(options) => exit_code(options.run()),
+        Command::Man => exit_code(packaging::print_manual()),
         Command::Version => exit_code(version::run(&connection)),
         Command::Add(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::Remove(options) => ask(&connection, async |daemon| options.run(daemon).await),
@@ -52,6 +66,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Disable(mirror) => ask(&connection, async |daemon| mirror.change_status(daemon, false).await),
         Command::Show(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::Set(options) => ask(&connection, async |daemon| options.run(daemon).await),
+        Command::Edit(options) => ask(&connection, async |daemon| options.run(daemon).await),
+        Command::Apply(options) => ask(&connection, async |daemon| options.run(daemon).await),
+        Command::GeoUpdate(options) => ask(&connection, async |daemon| options.run(daemon).await),
+        Command::Stats(options) => ask(&connection, async |daemon| options.run(daemon).await),
+        Command::Explain(options) => ask(&connection, async |daemon| options.run(daemon).await),
+        Command::Export(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::List(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::Scan(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::Refresh(options) => ask(&connection, async |daemon| options.run(daemon).await),

@@ -1,15 +1,18 @@
 //! `scan` and `refresh`: what the mirrors have, and what the repository has.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
+use mb_core::mirror::Mirror;
 use tonic::Code;
 
 use super::connection::Daemon;
 use super::error::CommandError;
+use super::waiting::Waiting;
 use crate::control::rpc::proto::scan_mirror_request::Method;
 use crate::control::rpc::proto::{MirrorId, RefreshRepositoryRequest, ScanMirrorReply, ScanMirrorRequest};
+use crate::control::rpc::wire;
 
 /// Options of `scan`.
 #[derive(Args, Debug)]
@@ -59,11 +62,22 @@ impl Scan {
         let mut failed = 0;
         for mirror in &mirrors {
             let mut out = io::stdout();
-            write!(out, "Scanning {}... ", mirror.name)?;
-            out.flush()?;
+            // Without a terminal the line starts now, so that a log shows what is being waited for.
+            let announcement = format!("Scanning {}... ", mirror.name);
+            let at_once = !out.is_terminal();
+            if at_once {
+                write!(out, "{announcement}")?;
+                out.flush()?;
+            }
             let request =
                 ScanMirrorRequest { id: mirror.id, auto_enable: self.enable, protocol: self.protocol().into() };
-            match daemon.rpc.scan_mirror(request).await {
+            let waiting = Waiting::show(announcement.clone());
+            let scanned = daemon.rpc.scan_mirror(request).await;
+            drop(waiting);
+            if !at_once {
+                write!(out, "{announcement}")?;
+            }
+            match scanned {
                 Ok(report) => write!(out, "{}", report_text(report.get_ref()))?,
                 Err(status) => {
                     writeln!(out, "failed")?;
@@ -93,8 +107,8 @@ impl Scan {
 }
 
 async fn all_mirrors(daemon: &mut Daemon) -> Result<Vec<MirrorId>, CommandError> {
-    let mirrors = daemon.rpc.list(()).await?.into_inner().mirrors;
-    Ok(mirrors.into_iter().map(|mirror| MirrorId { id: mirror.id, name: mirror.name }).collect())
+    let to_message = |mirror: Mirror| MirrorId { id: wire::id_to_wire(mirror.id), name: mirror.settings.name };
+    Ok(daemon.mirrors().await?.into_iter().map(to_message).collect())
 }
 
 fn report_text(report: &ScanMirrorReply) -> String {
@@ -124,7 +138,10 @@ impl Refresh {
     /// Scans the repository and waits for the end.
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
         let request = RefreshRepositoryRequest { rehash: self.rehash, force: self.force };
-        daemon.rpc.refresh_repository(request).await?;
+        let waiting = Waiting::show("Scanning the repository... ".to_owned());
+        let refreshed = daemon.rpc.refresh_repository(request).await;
+        drop(waiting);
+        refreshed?;
         writeln!(io::stderr(), "Repository refreshed successfully")?;
         Ok(())
     }

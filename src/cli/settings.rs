@@ -3,12 +3,10 @@
 use std::io::{self, Write as _};
 
 use clap::Args;
-use mb_core::mirror::Mirror;
 
 use super::connection::Daemon;
 use super::error::CommandError;
 use crate::control::mirror_fields;
-use crate::control::rpc::proto::MirrorIdRequest;
 use crate::control::rpc::wire;
 
 /// Options of `show`.
@@ -21,7 +19,7 @@ pub(super) struct Show {
 impl Show {
     /// Prints the settings as YAML, and the comment.
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
-        let mirror = mirror(daemon, &self.identifier).await?;
+        let mirror = daemon.mirror(&self.identifier).await?;
         write!(io::stdout(), "{}", mirror_fields::to_yaml(&mirror))?;
         Ok(())
     }
@@ -40,7 +38,7 @@ pub(super) struct Set {
 impl Set {
     /// Changes the settings and prints the difference.
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
-        let mut mirror = mirror(daemon, &self.identifier).await?;
+        let mut mirror = daemon.mirror(&self.identifier).await?;
         for change in &self.changes {
             let Some((key, value)) = change.split_once('=') else {
                 return Err(CommandError::Usage("a change is written as KEY=VALUE"));
@@ -48,17 +46,16 @@ impl Set {
             mirror_fields::set(&mut mirror, key, value)?;
         }
         let updated = daemon.rpc.update_mirror(wire::mirror_to_wire(&mirror)).await?.into_inner();
-        let mut out = io::stdout();
-        write!(out, "{}", updated.diff)?;
-        if !updated.diff.is_empty() && !updated.diff.ends_with('\n') {
-            writeln!(out)?;
-        }
-        Ok(())
+        print_difference(&updated.diff)
     }
 }
 
-async fn mirror(daemon: &mut Daemon, identifier: &str) -> Result<Mirror, CommandError> {
-    let id = daemon.find(identifier).await?.id;
-    let message = daemon.rpc.mirror_info(MirrorIdRequest { id }).await?.into_inner();
-    wire::mirror_from_wire(message).ok_or_else(|| CommandError::Answer(format!("mirror {id} came without its id")))
+/// Prints what a change made different.
+pub(super) fn print_difference(difference: &str) -> Result<(), CommandError> {
+    let mut out = io::stdout();
+    write!(out, "{difference}")?;
+    if !difference.is_empty() && !difference.ends_with('\n') {
+        writeln!(out)?;
+    }
+    Ok(())
 }

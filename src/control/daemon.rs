@@ -20,6 +20,7 @@ use super::rpc;
 use crate::handle::Settings;
 use crate::shard::listener::{self, ListenError};
 use crate::shard::pool::{Pool, StartError, usable_cores};
+use crate::snapshot::Publication;
 
 /// How long requests under way are waited for after SIGTERM and SIGINT.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -108,7 +109,7 @@ impl Daemon<'_> {
             tracing::error!("{error}; the last mirror table is served");
         }
         let geo = Arc::new(load_geo(config));
-        let watch = IndexWatch::open(&config.index_dir(), Arc::new(Settings::from(config)), geo.clone());
+        let watch = IndexWatch::open(&config.index_dir(), Arc::new(Settings::from(config)), geo);
         let publication = watch.publication().clone();
 
         let shards = config.shards.unwrap_or_else(|| usable_cores().len());
@@ -127,15 +128,8 @@ impl Daemon<'_> {
             .then(|| SupervisedIndexer::start(indexer::program(), &self.options.config, &config.state_dir));
         let link = indexer.as_ref().map_or_else(|| IndexerLink::new(&config.state_dir), SupervisedIndexer::link);
         let (stop_rpc, rpc_stopped) = oneshot::channel::<()>();
-        let service = rpc::Service::new(
-            table,
-            link,
-            Arc::new(move |address| {
-                let located = geo.locate(address);
-                (located.place(), located.autonomous_system())
-            }),
-            config.rpc_password.as_bytes(),
-        );
+        let parts = rpc::Parts { table, indexer: link, locate: locate_by(Arc::clone(&publication)), publication };
+        let service = rpc::Service::new(parts, config.rpc_password.as_bytes());
         let rpc = tokio::spawn(rpc::serve(rpc_listener, service, async {
             // A sender that is gone means the same.
             let _ = rpc_stopped.await;
@@ -165,6 +159,15 @@ impl Daemon<'_> {
         tracing::info!("ended");
         end.map(|_| ())
     }
+}
+
+/// Looks addresses up in the databases that requests are answered with.
+fn locate_by(publication: Arc<Publication>) -> rpc::Locate {
+    Arc::new(move |address| {
+        let snapshot = publication.load();
+        let located = snapshot.geo.locate(address);
+        (located.place(), located.autonomous_system())
+    })
 }
 
 fn load_geo(config: &Config) -> GeoDatabase {

@@ -9,11 +9,14 @@ use mb_core::mirror::{AllowRedirects, Mirror};
 /// Separates the keys from the comment.
 pub const COMMENT_MARKER: &str = "##### Comments go below this line #####";
 
+/// Names the comment where it is set as the other keys are.
+const COMMENT_KEY: &str = "Comment";
+
 /// Why a key cannot be set to a value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     /// No such key.
-    #[error("unknown key {0:?}: the keys are {keys}", keys = keys().collect::<Vec<_>>().join(", "))]
+    #[error("unknown key {0:?}: the keys are {keys}, {COMMENT_KEY}", keys = keys().collect::<Vec<_>>().join(", "))]
     UnknownKey(String),
     /// Not a value of the key's type.
     #[error("{key}: {value:?} is not allowed; give {allowed}")]
@@ -68,11 +71,15 @@ pub fn keys() -> impl Iterator<Item = &'static str> {
     FIELDS.iter().map(|(key, _)| *key)
 }
 
-/// Sets `key`, in any case, to what `value` says.
+/// Sets `key`, in any case, to what `value` says. `Comment` is a key, too, though it is not printed as one.
 ///
 /// # Errors
 /// The key is unknown, or the value is not of its type.
 pub fn set(mirror: &mut Mirror, key: &str, value: &str) -> Result<(), FieldError> {
+    if key.eq_ignore_ascii_case(COMMENT_KEY) {
+        value.clone_into(&mut mirror.settings.comment);
+        return Ok(());
+    }
     let (key, place) = FIELDS
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(key))

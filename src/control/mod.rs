@@ -6,13 +6,17 @@
 //! - [`indexer`]: runs and watches `mb-indexer run`, and talks to it
 //! - [`rpc`]: the gRPC service behind the command line
 //! - [`mirror_fields`]: a mirror as keys and values, the way operators read and write it
+//! - [`mirror_documents`]: the same, read back from YAML
+//! - [`explain`]: which mirrors a client would be sent to, and why not to the others
 //! - [`logging`], [`pid_file`]: what the system sees of the daemon
 //! - [`version`]: what program this is
 
 pub mod daemon;
+pub mod explain;
 pub mod index_watch;
 pub mod indexer;
 pub mod logging;
+pub mod mirror_documents;
 pub mod mirror_fields;
 pub mod mirror_table;
 pub mod pid_file;

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mb_core::geo::{AutonomousSystem, Place};
+use mb_core::config;
+use mb_core::geo::{AutonomousSystem, GeoDatabase, Place};
 use mb_core::mirror::Mirror;
 use mb_core::store::EmbeddedStore;
 use mb_index::{FilesBuilder, Publisher};
+use mirrorbits::control::index_watch::IndexWatch;
 use mirrorbits::control::indexer::IndexerLink;
 use mirrorbits::control::mirror_table::MirrorTable;
 use mirrorbits::control::rpc;
+use mirrorbits::handle::Settings;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -41,8 +44,15 @@ impl Server {
             runtime.block_on(async move {
                 let store = Arc::new(EmbeddedStore::open(&state_dir).unwrap());
                 let table = Arc::new(MirrorTable::new(store, &state_dir.join("index")));
-                let service =
-                    rpc::Service::new(table, IndexerLink::new(&state_dir), Arc::new(locate), password.as_bytes());
+                let watch = IndexWatch::open(&state_dir.join("index"), Arc::new(settings()), Arc::new(geo()));
+                let parts = rpc::Parts {
+                    table,
+                    indexer: IndexerLink::new(&state_dir),
+                    locate: Arc::new(locate),
+                    publication: watch.publication().clone(),
+                };
+                let service = rpc::Service::new(parts, password.as_bytes());
+                tokio::spawn(watch.follow());
                 let listener = rpc::bind("127.0.0.1:0").await.unwrap();
                 tell_address.send(listener.local_addr().unwrap()).unwrap();
                 let shutdown = async { drop(stopped.await) };
@@ -110,6 +120,19 @@ impl Drop for Server {
             panic!("the server panicked");
         }
     }
+}
+
+/// The configuration that answers are explained by; there are fallbacks, which must not hide the reasons.
+fn settings() -> Settings {
+    let text = "Repository: /srv\nFallbacks:\n  - URL: http://fallback.example/\n    CountryCode: fr\n";
+    Settings::from(&config::parse(text, Path::new("test.conf")).unwrap().config)
+}
+
+/// The databases of the demo, which place the documentation prefixes.
+fn geo() -> GeoDatabase {
+    let (geo, errors) = GeoDatabase::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/demo/geo"));
+    assert!(errors.is_empty(), "{errors:?}");
+    geo
 }
 
 /// 192.0.2.0/24 is Paris, everything else unknown.

@@ -1,4 +1,4 @@
-//! Where a new mirror stands: its host name resolved, its address looked up in the geo databases.
+//! Where a mirror stands: its host name resolved, its address looked up in the geo databases.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,28 +20,54 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn fill_in(settings: &mut MirrorSettings, locate: &Locate) -> Vec<String> {
     let mut warnings = Vec::new();
     let Some(host) = http_host(&settings.http_url) else { return warnings };
-    match resolve(&host).await {
-        Ok(addresses) => {
-            if addresses.len() > 1 {
-                warnings.push(format!(
-                    "Warning: {host} has {} addresses; they are assumed to be at the same place",
-                    addresses.len()
-                ));
-            }
-            if let Some(&address) = addresses.first() {
-                let (place, system) = locate(address);
-                complete(settings, &place, &system);
-            }
-        }
-        Err(reason) => warnings.push(format!("Warning: {host} cannot be resolved: {reason}")),
+    if let Some((place, system)) = look_up(&host, locate, &mut warnings).await {
+        complete(settings, &place, &system);
     }
     if settings.country_codes.is_empty() && settings.continent_code.is_empty() {
-        warnings.push(format!(
-            "Warning: the location of {host} is unknown: tell Latitude, Longitude, ContinentCode and CountryCodes by \
-             `mirrorbits set`"
-        ));
+        warnings.push(unknown(&host));
     }
     warnings
+}
+
+/// Replaces what the settings say about the place and network of the mirror by what is found now; what is not found stays.
+/// Returns warnings for people.
+pub(super) async fn update(settings: &mut MirrorSettings, locate: &Locate) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Some(host) = http_host(&settings.http_url) else { return warnings };
+    if let Some((place, system)) = look_up(&host, locate, &mut warnings).await {
+        if place.country_code.is_empty() && place.continent_code.is_empty() {
+            warnings.push(unknown(&host));
+        } else {
+            replace(settings, &place);
+        }
+        if system.number != 0 {
+            settings.asn = system.number;
+        }
+    }
+    warnings
+}
+
+/// The place and network of the first address of `host`.
+async fn look_up(host: &Host, locate: &Locate, warnings: &mut Vec<String>) -> Option<(Place, AutonomousSystem)> {
+    let addresses = match resolve(host).await {
+        Ok(addresses) => addresses,
+        Err(reason) => {
+            warnings.push(format!("Warning: {host} cannot be resolved: {reason}"));
+            return None;
+        }
+    };
+    if addresses.len() > 1 {
+        let count = addresses.len();
+        warnings.push(format!("Warning: {host} has {count} addresses; they are assumed to be at the same place"));
+    }
+    addresses.first().map(|&address| locate(address))
+}
+
+fn unknown(host: &Host) -> String {
+    format!(
+        "Warning: the location of {host} is unknown: tell Latitude, Longitude, ContinentCode and CountryCodes by \
+         `mirrorbits set`"
+    )
 }
 
 /// The distinct addresses of `host`, in the resolver's order.
@@ -76,6 +102,16 @@ fn complete(settings: &mut MirrorSettings, place: &Place, system: &AutonomousSys
     }
     if settings.asn == 0 {
         settings.asn = system.number;
+    }
+}
+
+/// Moves the mirror to `place`. Countries that it serves beside its own are kept as long as its own stays the same.
+fn replace(settings: &mut MirrorSettings, place: &Place) {
+    settings.latitude = place.latitude;
+    settings.longitude = place.longitude;
+    settings.continent_code.clone_from(&place.continent_code);
+    if settings.country_codes.split_whitespace().next() != Some(&place.country_code) {
+        settings.country_codes.clone_from(&place.country_code);
     }
 }
 
@@ -127,5 +163,30 @@ mod tests {
         let warnings = fill_in(&mut settings, &nowhere).await;
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains("location of [::1] is unknown"), "{warnings:?}");
+    }
+
+    #[tokio::test]
+    async fn a_mirror_that_moved_is_found_again() {
+        let tokyo = MirrorSettings {
+            http_url: "http://192.0.2.5/".into(),
+            latitude: 35.0,
+            country_codes: "JP KR".into(),
+            continent_code: "AS".into(),
+            asn: 1,
+            ..MirrorSettings::default()
+        };
+        let mut settings = tokyo.clone();
+        assert_eq!(update(&mut settings, &paris()).await, Vec::<String>::new());
+        assert_eq!((settings.latitude, settings.longitude, settings.asn), (48.8566, 2.3522, 64496));
+        assert_eq!((settings.continent_code.as_str(), settings.country_codes.as_str()), ("EU", "FR"));
+
+        settings.country_codes = "FR BE".into();
+        update(&mut settings, &paris()).await;
+        assert_eq!(settings.country_codes, "FR BE");
+
+        let nowhere: Locate = Arc::new(|_| Default::default());
+        let mut settings = tokyo.clone();
+        assert_eq!(update(&mut settings, &nowhere).await.len(), 1);
+        assert_eq!(settings, tokyo, "what is not found stays");
     }
 }

@@ -5,7 +5,8 @@
 //! - `password`: who may call
 //! - `settings`: what an operator enters, checked and brought into form
 //! - `locate`: where a new mirror stands
-//! - `log_text`: a mirror's log for people
+//! - `downloads`: what is asked for of the statistics
+//! - `explained`: [`explain`](super::explain)'s answers as messages
 //! - [`Service`]: the methods
 
 use std::io;
@@ -17,17 +18,18 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
+mod downloads;
+mod explained;
 mod locate;
-mod log_text;
 mod password;
 pub mod proto;
 mod service;
-mod settings;
+pub(crate) mod settings;
 pub mod wire;
 
 pub use locate::Locate;
 pub use password::METADATA_KEY;
-pub use service::Service;
+pub use service::{Parts, Service};
 
 use proto::cli_server::CliServer;
 

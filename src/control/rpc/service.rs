@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use mb_core::link::{Request as LinkRequest, ScanReport};
-use mb_core::mirror::{Mirror, MirrorId, ScanProtocol};
+use mb_core::mirror::{Found, Mirror, MirrorId, ScanProtocol, find_by_name};
 use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
+use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::locate::{self, Locate};
@@ -13,26 +14,36 @@ use super::password::PasswordCheck;
 use super::proto::scan_mirror_request::Method;
 use super::proto::{self, cli_server::Cli};
 use super::settings::{self, SettingsError};
-use super::{log_text, wire};
+use super::{downloads, explained, wire};
 use crate::control::indexer::{IndexerLink, LinkError};
 use crate::control::mirror_fields;
 use crate::control::mirror_table::{MirrorTable, TableError};
+use crate::snapshot::Publication;
 
 type Answer<T> = Result<Response<T>, Status>;
 
 /// What the methods work on.
+pub struct Parts {
+    /// Changes mirrors and publishes them.
+    pub table: Arc<MirrorTable>,
+    /// Scans.
+    pub indexer: IndexerLink,
+    /// Finds the place of mirrors.
+    pub locate: Locate,
+    /// What requests are answered from.
+    pub publication: Arc<Publication>,
+}
+
+/// The methods.
 pub struct Service {
-    table: Arc<MirrorTable>,
-    indexer: IndexerLink,
-    locate: Locate,
+    parts: Parts,
     check: PasswordCheck,
 }
 
 impl Service {
-    /// A service that changes mirrors through `table`, has scans done over `indexer`, finds the place of new mirrors by
-    /// `locate` and asks for `password`.
-    pub fn new(table: Arc<MirrorTable>, indexer: IndexerLink, locate: Locate, password: &[u8]) -> Service {
-        Service { table, indexer, locate, check: PasswordCheck::new(password) }
+    /// A service on `parts` that asks for `password`.
+    pub fn new(parts: Parts, password: &[u8]) -> Service {
+        Service { parts, check: PasswordCheck::new(password) }
     }
 
     pub(super) fn password_check(&self) -> PasswordCheck {
@@ -40,11 +51,11 @@ impl Service {
     }
 
     pub(super) fn mirror_table(&self) -> Arc<MirrorTable> {
-        Arc::clone(&self.table)
+        Arc::clone(&self.parts.table)
     }
 
     async fn mirrors(&self) -> Result<Vec<Mirror>, Status> {
-        self.table.read(|store| store.mirrors()).await.map_err(table_status)
+        self.parts.table.read(|store| store.mirrors()).await.map_err(table_status)
     }
 
     async fn mirror(&self, id: i32) -> Result<Mirror, Status> {
@@ -59,8 +70,8 @@ impl Service {
         &self,
         change: impl FnOnce(&dyn Store) -> Result<(MirrorId, T), StoreError> + Send + 'static,
     ) -> Result<T, Status> {
-        let (id, changed) = self.table.change(change).await.map_err(table_status)?;
-        self.indexer.mirrors_changed(id).await;
+        let (id, changed) = self.parts.table.change(change).await.map_err(table_status)?;
+        self.parts.indexer.mirrors_changed(id).await;
         Ok(changed)
     }
 }
@@ -106,7 +117,7 @@ impl Cli for Service {
         if self.mirrors().await?.iter().any(|mirror| mirror.settings.name == name) {
             return Err(name_taken());
         }
-        let warnings = locate::fill_in(&mut settings, &self.locate).await;
+        let warnings = locate::fill_in(&mut settings, &self.parts.locate).await;
         let reply = proto::AddMirrorReply {
             latitude: settings.latitude,
             longitude: settings.longitude,
@@ -158,7 +169,7 @@ impl Cli for Service {
 
     async fn refresh_repository(&self, request: Request<proto::RefreshRepositoryRequest>) -> Answer<()> {
         let proto::RefreshRepositoryRequest { rehash, force } = request.into_inner();
-        self.indexer.run(&LinkRequest::ScanSource { rehash, force }).await.map_err(link_status)?;
+        self.parts.indexer.run(&LinkRequest::ScanSource { rehash, force }).await.map_err(link_status)?;
         Ok(Response::new(()))
     }
 
@@ -171,30 +182,32 @@ impl Cli for Service {
             Method::Http => Some(ScanProtocol::Http),
         };
         let mirror = self.mirror(message.id).await?;
-        if !self.table.has_files().map_err(|error| Status::internal(error.to_string()))? {
+        if !self.parts.table.has_files().map_err(|error| Status::internal(error.to_string()))? {
             return Err(Status::failed_precondition(
                 "the repository was not scanned yet: run `mirrorbits refresh` first",
             ));
         }
         let scan = LinkRequest::ScanMirror { id: mirror.id, enable: message.auto_enable, protocol };
-        let report: ScanReport = self.indexer.run(&scan).await.map_err(link_status)?.scan.unwrap_or_default();
-        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let report: ScanReport = self.parts.indexer.run(&scan).await.map_err(link_status)?.scan.unwrap_or_default();
         Ok(Response::new(proto::ScanMirrorReply {
             enabled: report.enabled,
-            files_indexed: count(report.files_indexed),
-            known_indexed: count(report.known_indexed),
-            removed: count(report.removed),
+            files_indexed: count_to_wire(report.files_indexed),
+            known_indexed: count_to_wire(report.known_indexed),
+            removed: count_to_wire(report.removed),
             tz_offset_ms: report.timezone_offset_ms,
         }))
     }
 
     async fn match_mirror(&self, request: Request<proto::MatchRequest>) -> Answer<proto::MatchReply> {
-        let pattern = request.into_inner().pattern.to_lowercase();
-        let fits = |mirror: &Mirror| mirror.settings.name.to_lowercase().contains(&pattern);
-        let mirrors = self.mirrors().await?.into_iter().filter(fits);
-        let mirrors =
-            mirrors.map(|mirror| proto::MirrorId { id: wire::id_to_wire(mirror.id), name: mirror.settings.name });
-        Ok(Response::new(proto::MatchReply { mirrors: mirrors.collect() }))
+        let mirrors = self.mirrors().await?;
+        let fitting = match find_by_name(&mirrors, |mirror| &mirror.settings.name, &request.into_inner().pattern) {
+            Found::None => Vec::new(),
+            Found::One(mirror) => vec![mirror],
+            Found::Several(mirrors) => mirrors,
+        };
+        let to_wire =
+            |mirror: &Mirror| proto::MirrorId { id: wire::id_to_wire(mirror.id), name: mirror.settings.name.clone() };
+        Ok(Response::new(proto::MatchReply { mirrors: fitting.into_iter().map(to_wire).collect() }))
     }
 
     async fn get_mirror_logs(
@@ -204,8 +217,8 @@ impl Cli for Service {
         let proto::GetMirrorLogsRequest { id, max_results } = request.into_inner();
         let id = self.mirror(id).await?.id;
         let limit = usize::try_from(max_results).ok().filter(|&limit| limit > 0).unwrap_or(LOG_ENTRIES_KEPT);
-        let entries = self.table.read(move |store| store.mirror_log(id, limit)).await.map_err(table_status)?;
-        Ok(Response::new(proto::GetMirrorLogsReply { line: entries.iter().map(log_text::line).collect() }))
+        let entries = self.parts.table.read(move |store| store.mirror_log(id, limit)).await.map_err(table_status)?;
+        Ok(Response::new(proto::GetMirrorLogsReply { line: entries.iter().map(ToString::to_string).collect() }))
     }
 
     async fn upgrade(&self, _: Request<()>) -> Answer<()> {
@@ -216,17 +229,49 @@ impl Cli for Service {
         Err(not_offered("reloading: restart the daemon"))
     }
 
-    async fn geo_update_mirror(&self, _: Request<proto::MirrorIdRequest>) -> Answer<proto::GeoUpdateMirrorReply> {
-        Err(not_offered("updates of a mirror's location: set it by `mirrorbits set`"))
+    async fn geo_update_mirror(&self, request: Request<proto::MirrorIdRequest>) -> Answer<proto::GeoUpdateMirrorReply> {
+        let old = self.mirror(request.into_inner().id).await?;
+        let mut new = old.clone();
+        let warnings = locate::update(&mut new.settings, &self.parts.locate).await;
+        let diff = mirror_fields::difference(&old, &new);
+        Ok(Response::new(proto::GeoUpdateMirrorReply { mirror: Some(wire::mirror_to_wire(&new)), diff, warnings }))
     }
 
-    async fn stats_file(&self, _: Request<proto::StatsFileRequest>) -> Answer<proto::StatsFileReply> {
-        Err(not_offered("file statistics"))
+    async fn explain(&self, request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainReply> {
+        let caller = request.remote_addr().map(|address| address.ip());
+        let snapshot = self.parts.publication.load();
+        explained::answer(request.get_ref(), caller, &snapshot).map(Response::new)
     }
 
-    async fn stats_mirror(&self, _: Request<proto::StatsMirrorRequest>) -> Answer<proto::StatsMirrorReply> {
-        Err(not_offered("mirror statistics"))
+    async fn stats_file(&self, request: Request<proto::StatsFileRequest>) -> Answer<proto::StatsFileReply> {
+        let proto::StatsFileRequest { pattern, date_start, date_end } = request.into_inner();
+        let range = downloads::days(date_start, date_end, OffsetDateTime::now_utc())?;
+        let pattern = downloads::pattern(&pattern)?;
+        let read = move |store: &dyn Store| store.file_downloads(Some(range), &|path| pattern.is_match(path));
+        let downloads = self.parts.table.read(read).await.map_err(table_status)?;
+        let to_wire =
+            |(path, count): (Vec<u8>, u64)| (String::from_utf8_lossy(&path).into_owned(), count_to_wire(count));
+        Ok(Response::new(proto::StatsFileReply { files: downloads.into_iter().map(to_wire).collect() }))
     }
+
+    async fn stats_mirror(&self, request: Request<proto::StatsMirrorRequest>) -> Answer<proto::StatsMirrorReply> {
+        let proto::StatsMirrorRequest { id, date_start, date_end } = request.into_inner();
+        let mirror = self.mirror(id).await?;
+        let range = downloads::days(date_start, date_end, OffsetDateTime::now_utc())?;
+        let read = move |store: &dyn Store| store.mirror_traffic(Some(range));
+        let traffic = self.parts.table.read(read).await.map_err(table_status)?;
+        let traffic = traffic.get(&mirror.id).copied().unwrap_or_default();
+        Ok(Response::new(proto::StatsMirrorReply {
+            mirror: Some(wire::mirror_to_wire(&mirror)),
+            requests: count_to_wire(traffic.requests),
+            bytes: count_to_wire(traffic.bytes),
+        }))
+    }
+}
+
+/// A count on the wire; saturates.
+fn count_to_wire(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Enables or disables and logs it; does nothing when that is no change.

@@ -5,7 +5,7 @@ use url::{Host, Url};
 
 /// What is wrong with the settings of a mirror.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SettingsError {
+pub(crate) enum SettingsError {
     /// No name.
     #[error("a mirror needs a name")]
     NoName,
@@ -41,7 +41,7 @@ pub(super) enum SettingsError {
 ///
 /// # Errors
 /// The first thing that cannot be stored.
-pub(super) fn accept(settings: MirrorSettings) -> Result<MirrorSettings, SettingsError> {
+pub(crate) fn accept(settings: MirrorSettings) -> Result<MirrorSettings, SettingsError> {
     if settings.name.is_empty() {
         return Err(SettingsError::NoName);
     }
