@@ -2,9 +2,7 @@
 
 use mirrorbits::control::rpc::METADATA_KEY;
 use mirrorbits::control::rpc::proto::cli_client::CliClient;
-use mirrorbits::control::rpc::proto::{
-    ChangeStatusRequest, Mirror, MirrorIdRequest, ScanMirrorRequest, StatsFileRequest,
-};
+use mirrorbits::control::rpc::proto::{ChangeStatusRequest, Mirror, MirrorIdRequest, ScanMirrorRequest};
 use tonic::codegen::tokio_stream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -88,7 +86,7 @@ async fn what_is_not_offered_is_unimplemented() {
     let server = Server::start("");
     let mut client = CliClient::new(channel(&server).await);
     assert_eq!(code(client.reload(()).await), Code::Unimplemented);
-    assert_eq!(code(client.stats_file(StatsFileRequest::default()).await), Code::Unimplemented);
+    assert_eq!(code(client.upgrade(()).await), Code::Unimplemented);
 }
 
 #[tokio::test]
