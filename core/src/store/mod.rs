@@ -25,12 +25,14 @@ use crate::time::{FileTime, Timestamp};
 mod embedded;
 mod lease;
 mod log;
+mod redis;
 mod stats;
 mod watch;
 
 pub use embedded::EmbeddedStore;
 pub use lease::{Lease, LeaseName};
 pub use log::{LogEntry, LogEvent};
+pub use redis::RedisStore;
 pub use stats::{Counts, DateRange, FileDownloads, Period, StatsBatch, Traffic};
 pub use watch::{Change, ChangeWatch};
 
@@ -43,7 +45,7 @@ pub use watch::{Change, ChangeWatch};
 pub fn open(config: &Config) -> Result<Arc<dyn Store>> {
     match config.database {
         DatabaseKind::Embedded => Ok(Arc::new(EmbeddedStore::open(&config.state_dir)?)),
-        DatabaseKind::Redis => Err(StoreError::Database("redis is not available yet: set `Database: embedded`".into())),
+        DatabaseKind::Redis => Ok(Arc::new(RedisStore::open(&config.redis)?)),
     }
 }
 

@@ -86,16 +86,16 @@ impl Period {
         }
     }
 
-    /// The period of a number; `None` when it is none.
+    /// The period of a number; `None` when it is none. Years have four digits.
     pub(super) fn from_number(number: i64) -> Option<Period> {
         let part = |number: i64| u8::try_from(number % 100).ok();
         match number {
             0 => Some(Period::AllTime),
-            1..=9999 => i32::try_from(number).ok().map(Period::Year),
-            10_001..=999_999 => {
+            1000..=9999 => i32::try_from(number).ok().map(Period::Year),
+            100_000..=999_999 => {
                 Some(Period::Month(i32::try_from(number / 100).ok()?, Month::try_from(part(number)?).ok()?))
             }
-            1_000_000..=99_999_999 => {
+            10_000_000..=99_999_999 => {
                 let month = Month::try_from(part(number / 100)?).ok()?;
                 let day = Date::from_calendar_date(i32::try_from(number / 10_000).ok()?, month, part(number)?);
                 day.ok().map(Period::Day)
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn periods_keep_their_numbers_and_suffixes(year in 1..9999_i32, ordinal in 1..=365_u16) {
+        fn periods_keep_their_numbers_and_suffixes(year in 1000..9999_i32, ordinal in 1..=365_u16) {
             for period in Period::containing(Date::from_ordinal_date(year, ordinal).unwrap()) {
                 prop_assert_eq!(Period::from_number(period.number()), Some(period));
                 prop_assert_eq!(Period::from_suffix(&period.suffix()), Some(period));

@@ -3,3 +3,4 @@
 #[macro_use]
 mod suite;
 mod embedded;
+mod redis;

@@ -1,17 +1,19 @@
 //! What every backend must do. Each case gets an empty store.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use mb_core::mirror::{
     AllowRedirects, DownloadProtocol, Health, Mirror, MirrorId, MirrorSettings, MirrorState, ScanProtocol,
 };
 use mb_core::store::{
-    FileHashes, LOG_ENTRIES_KEPT, LogEntry, LogEvent, SourceChanges, SourceEntry, SourceEntryKind, Store, StoreError,
-    SyncRecord,
+    Counts, DateRange, FileDownloads, FileHashes, LOG_ENTRIES_KEPT, LeaseName, LogEntry, LogEvent, SourceChanges,
+    SourceEntry, SourceEntryKind, StatsBatch, Store, StoreError, SyncRecord, Traffic,
 };
 use mb_core::time::{FileTime, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use time::{Date, Month};
 
 /// Makes a test of each case of the suite; `$with_store` calls its argument with an empty store.
 macro_rules! store_suite {
@@ -34,7 +36,12 @@ macro_rules! store_suite {
             source_changes_apply_as_to_a_map,
             logs_are_read_oldest_first,
             logs_keep_their_newest_entries,
-            a_log_goes_with_its_mirror
+            a_log_goes_with_its_mirror,
+            counts_are_added_up_by_day_month_and_year,
+            a_batch_of_counts_is_added_once,
+            counts_of_removed_mirrors_stay,
+            a_lease_has_one_holder,
+            a_lease_ends_by_itself
         );
     };
     ($with_store:path; $($case:ident),*) => {
@@ -376,4 +383,114 @@ pub(crate) fn a_log_goes_with_its_mirror(store: &dyn Store) {
     store.append_log(&LogEntry { mirror: id, at: NOON, event: LogEvent::Added }).expect("appended");
     store.remove_mirror(id).expect("removed");
     assert_eq!(store.mirror_log(id, 10).expect("read"), []);
+}
+
+pub(crate) fn date(year: i32, month: u8, day: u8) -> Date {
+    Month::try_from(month).and_then(|month| Date::from_calendar_date(year, month, day)).expect("a date")
+}
+
+/// Downloads of files on a day, each from mirror 1, of 10 bytes.
+pub(crate) fn counts(files: &[(&str, u64)]) -> Counts {
+    let requests = files.iter().map(|(_, requests)| requests).sum();
+    Counts {
+        files: files.iter().map(|(path, requests)| (path.as_bytes().to_vec(), *requests)).collect(),
+        mirrors: BTreeMap::from([(MirrorId(1), Traffic { requests, bytes: 10 * requests })]),
+    }
+}
+
+pub(crate) fn batch<const DAYS: usize>(node: &str, sequence: u64, days: [(Date, Counts); DAYS]) -> StatsBatch {
+    StatsBatch { node: node.to_owned(), sequence, days: BTreeMap::from(days) }
+}
+
+fn downloads(store: &dyn Store, range: Option<DateRange>) -> Vec<(String, u64)> {
+    let downloads = store.file_downloads(range, &|_| true).expect("read").into_iter();
+    downloads.map(|(path, requests)| (String::from_utf8(path).expect("text"), requests)).collect()
+}
+
+pub(crate) fn counts_are_added_up_by_day_month_and_year(store: &dyn Store) {
+    let days = [
+        (date(2024, 12, 31), counts(&[("/a", 1), ("/b", 2)])),
+        (date(2025, 1, 1), counts(&[("/a", 10)])),
+        (date(2025, 2, 28), counts(&[("/a", 100)])),
+        (date(2026, 11, 22), counts(&[("/a", 1_000), ("/c", 3)])),
+    ];
+    assert!(store.add_stats(&batch("node", 1, days)).expect("added"));
+    let in_range = |first, last| downloads(store, Some(DateRange { first, last }));
+    let one = |path: &str, requests| vec![(path.to_owned(), requests)];
+    assert_eq!(in_range(date(2025, 1, 1), date(2025, 12, 31)), one("/a", 110));
+    assert_eq!(in_range(date(2025, 1, 2), date(2025, 2, 28)), one("/a", 100));
+    assert_eq!(in_range(date(2025, 1, 2), date(2025, 2, 27)), []);
+    assert_eq!(in_range(date(2024, 12, 31), date(2026, 11, 21)), [("/a".to_owned(), 111), ("/b".to_owned(), 2)]);
+    assert_eq!(downloads(store, None), [("/a".to_owned(), 1_111), ("/b".to_owned(), 2), ("/c".to_owned(), 3)]);
+    let wanted = store.file_downloads(None, &|path| path != b"/a").expect("read");
+    assert_eq!(wanted.into_keys().collect::<Vec<_>>(), [b"/b".to_vec(), b"/c".to_vec()]);
+
+    let of_a = |day| store.downloads_of_file(b"/a", day).expect("read");
+    let new_year = FileDownloads { day: 10, month: 10, year: 110, all_time: 1_111 };
+    assert_eq!(of_a(date(2025, 1, 1)), new_year);
+    assert_eq!(of_a(date(2026, 11, 21)), FileDownloads { day: 0, month: 1_000, year: 1_000, all_time: 1_111 });
+    assert_eq!(store.downloads_of_file(b"/none", date(2025, 1, 1)).expect("read"), FileDownloads::default());
+
+    let traffic = |range| store.mirror_traffic(range).expect("read");
+    let of_mirror = |requests| BTreeMap::from([(MirrorId(1), Traffic { requests, bytes: 10 * requests })]);
+    assert_eq!(traffic(None), of_mirror(1_116));
+    assert_eq!(traffic(Some(DateRange { first: date(2024, 12, 31), last: date(2025, 1, 31) })), of_mirror(13));
+    assert_eq!(traffic(Some(DateRange { first: date(2023, 1, 1), last: date(2023, 12, 31) })), BTreeMap::new());
+    assert_eq!(store.total_downloads().expect("read"), 1_116);
+}
+
+/// The answer to a batch was lost, so its node sends it again.
+pub(crate) fn a_batch_of_counts_is_added_once(store: &dyn Store) {
+    let day = date(2026, 11, 22);
+    let of = |node, sequence| batch(node, sequence, [(day, counts(&[("/a", 1)]))]);
+    assert_eq!(store.last_stats_sequence("one").expect("read"), 0);
+    for (batch, added) in [
+        (of("one", 1), true),
+        (of("one", 1), false),
+        (of("one", 2), true),
+        (of("one", 1), false),
+        (of("two", 1), true),
+        (of("one", 7), true),
+        (of("one", 7), false),
+    ] {
+        assert_eq!(store.add_stats(&batch).expect("added"), added, "{batch:?}");
+    }
+    assert_eq!(store.last_stats_sequence("one").expect("read"), 7);
+    assert_eq!(store.last_stats_sequence("two").expect("read"), 1);
+    assert_eq!(store.total_downloads().expect("read"), 4);
+    assert_eq!(downloads(store, Some(DateRange { first: day, last: day })), [("/a".to_owned(), 4)]);
+}
+
+pub(crate) fn counts_of_removed_mirrors_stay(store: &dyn Store) {
+    let id = add(store, "one");
+    let traffic = BTreeMap::from([(id, Traffic { requests: 3, bytes: 1 << 52 })]);
+    let counts = Counts { mirrors: traffic.clone(), ..Counts::default() };
+    store.add_stats(&batch("node", 1, [(date(2026, 11, 22), counts)])).expect("added");
+    store.remove_mirror(id).expect("removed");
+    assert_eq!(store.mirror_traffic(None).expect("read"), traffic);
+}
+
+pub(crate) fn a_lease_has_one_holder(store: &dyn Store) {
+    let long = Duration::from_secs(600);
+    let take = |name, holder| store.take_lease(name, holder, long).expect("asked");
+    let scan = LeaseName::MirrorScan(MirrorId(1));
+    assert!(take(scan, "one"));
+    assert!(take(scan, "one"), "a holder may extend its lease");
+    assert!(!take(scan, "two"));
+    assert!(take(LeaseName::MirrorScan(MirrorId(2)), "two"));
+    assert!(take(LeaseName::SourceScan, "two"));
+    store.give_lease_back(scan, "two").expect("asked");
+    assert!(!take(scan, "two"), "only the holder gives a lease back");
+    store.give_lease_back(scan, "one").expect("asked");
+    assert!(take(scan, "two"));
+}
+
+pub(crate) fn a_lease_ends_by_itself(store: &dyn Store) {
+    let take = |holder| store.take_lease(LeaseName::SourceScan, holder, Duration::from_millis(50)).expect("asked");
+    assert!(take("one"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !take("two") {
+        assert!(Instant::now() < deadline, "the lease never ends");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
