@@ -39,7 +39,7 @@ clean: ## Remove everything that was built
 	$(CARGO) clean
 
 test-programs:
-	@.ci/install redis-server rsync nginx vsftpd wrk socat strace curl
+	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl
 
 demo-programs:
 	@.ci/install rsync nginx curl

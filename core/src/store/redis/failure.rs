@@ -65,22 +65,25 @@ fn cause(error: &RedisError) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
-    match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
-        _ => error.to_string(),
+    // A transaction has an error for each of its commands; the first says it.
+    match error.clone().into_server_errors().and_then(|errors| errors.first().cloned()) {
+        Some((_, first)) => format!("{} {}", first.code(), first.details().unwrap_or_default()),
+        None => error.to_string(),
     }
 }
 
-fn mentions(error: &RedisError, code: &str) -> bool {
-    error.code() == Some(code) || error.to_string().contains(code)
+/// Whether the server's own text has `part`.
+fn mentions(error: &RedisError, part: &str) -> bool {
+    cause(error).contains(part)
 }
 
 /// Error codes of servers. Servers before 7 wrap those of commands in scripts into other texts, hence the search.
-const REMEDIES: [(&str, &str); 10] = [
+const REMEDIES: [(&str, &str); 11] = [
     ("NOAUTH", "it wants a password: set RedisPassword"),
     ("WRONGPASS", "the password is not its own: correct RedisPassword"),
     ("invalid password", "the password is not its own: correct RedisPassword"),
     ("no password is set", "it has no password: remove RedisPassword, or set requirepass there"),
+    ("without any password configured", "it has no password: remove RedisPassword, or set requirepass there"),
     ("NOPERM", "its access control list does not let this user do that: give it all commands on keys and channels"),
     ("READONLY", "it is a replica and takes no writes: let RedisAddress name the master, or configure RedisSentinels"),
     ("OOM", "its memory is full: raise maxmemory there or make room; nothing was written"),

@@ -1,6 +1,10 @@
 //! The Redis backend on real servers: the suite, without and with a password, then one file per concern.
 
+mod format;
+mod outage;
+mod sentinel;
 pub(crate) mod server;
+mod tls;
 
 use mb_core::store::Store;
 
