@@ -69,18 +69,21 @@ impl Exchange<'_, '_, '_> {
 
     /// Redirects to the first of `places`, base URLs with their country labels.
     pub(super) fn redirect_to<'p>(&mut self, path: &[u8], places: impl Iterator<Item = (&'p str, &'p str)> + Clone) {
-        let relative = path.strip_prefix(b"/").unwrap_or(path);
+        let mut relative = std::mem::take(&mut self.scratch.body);
+        relative.clear();
+        path::percent_encode(path.strip_prefix(b"/").unwrap_or(path), &mut relative);
         let with_links = self.snapshot.settings.max_link_headers > 0;
         let mut response = self.start(Status::Found).lines(REDIRECT_LINES);
         if let Some((url, _)) = places.clone().next() {
-            response = response.header_by("Location", |out| append_url(out, url, relative));
+            response = response.header_by("Location", |out| append_url(out, url, &relative));
         }
         if with_links {
-            for (priority, (url, label)) in (1u32..).zip(places) {
-                response = response.header_by("Link", |out| append_link(out, url, relative, priority, label));
+            for (priority, (url, label)) in (1..).zip(places) {
+                response = response.header_by("Link", |out| append_link(out, url, &relative, priority, label));
             }
         }
         response.no_body();
+        self.scratch.body = relative;
     }
 
     /// The JSON document of the mirrors drawn.
@@ -253,15 +256,19 @@ fn decode_address(text: &[u8]) -> Option<IpAddr> {
 
 fn append_url(out: &mut Vec<u8>, base: &str, relative: &[u8]) {
     out.extend_from_slice(base.as_bytes());
-    path::percent_encode(relative, out);
+    out.extend_from_slice(relative);
 }
 
 /// RFC 6249, section 3.
-fn append_link(out: &mut Vec<u8>, base: &str, relative: &[u8], priority: u32, label: &str) {
+fn append_link(out: &mut Vec<u8>, base: &str, relative: &[u8], priority: usize, label: &str) {
     out.push(b'<');
     append_url(out, base, relative);
-    // Writing to a vector cannot fail.
-    let _ = write!(out, ">; rel=duplicate; pri={priority}");
+    out.extend_from_slice(b">; rel=duplicate; pri=");
+    match u8::try_from(priority) {
+        Ok(digit @ 0..10) => out.push(b'0' + digit),
+        // Writing to a vector cannot fail.
+        _ => drop(write!(out, "{priority}")),
+    }
     if !label.is_empty() {
         out.extend_from_slice(b"; geo=");
         out.extend_from_slice(label.as_bytes());
