@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench fmt lint clean test-programs demo-programs
+.PHONY: help build test demo bench fmt lint clean test-programs test-python demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -11,7 +11,7 @@ help: ## List the targets
 build: ## Build both programs, optimised, into target/release
 	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-indexer
 
-test: test-programs ## Install what the tests need, then run all of them
+test: test-programs test-python ## Install what the tests need, then run all of them
 	$(CARGO) build --locked --workspace --bins
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
@@ -40,6 +40,9 @@ clean: ## Remove everything that was built
 
 test-programs:
 	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl
+
+test-python:
+	@.ci/python $${CARGO_TARGET_DIR:-target}/python
 
 demo-programs:
 	@.ci/install rsync nginx curl

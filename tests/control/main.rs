@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails fails its test")]
 
 mod commands;
+mod editing;
+mod generic_client;
+mod indexer;
+mod reports;
 mod scans;
 mod server;
 mod wire;

@@ -1,34 +1,12 @@
 //! Commands that the indexer has to work for.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::thread::JoinHandle;
+use std::io::{Read, Write};
 
-use mb_core::link::{Request, socket_path};
+use mb_core::link::Request;
 use mb_core::mirror::{MirrorId, ScanProtocol};
 
-use crate::server::{PATIENCE, Server};
-
-/// Takes the indexer's place: `answer` gets every request and its connection, up to and including the first that is no
-/// notice of a change. Returns that one.
-fn play_indexer(server: &Server, answer: impl FnOnce(&mut UnixStream) + Send + 'static) -> JoinHandle<Request> {
-    let listener = UnixListener::bind(socket_path(server.state_dir())).unwrap();
-    std::thread::spawn(move || {
-        loop {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let mut line = String::new();
-            BufReader::new(&stream).read_line(&mut line).unwrap();
-            let request: Request = serde_json::from_str(&line).unwrap();
-            if let Request::MirrorsChanged { .. } = request {
-                stream.write_all(b"{\"event\":\"done\"}\n").unwrap();
-                continue;
-            }
-            answer(&mut stream);
-            return request;
-        }
-    })
-}
+use crate::indexer::{SCANNED, play_indexer};
+use crate::server::Server;
 
 fn server_with_mirror() -> Server {
     let server = Server::start("");
@@ -40,14 +18,9 @@ fn server_with_mirror() -> Server {
 #[test]
 fn a_scan_is_passed_on_and_reported() {
     let server = server_with_mirror();
-    let indexer = play_indexer(&server, |stream| {
-        stream
-            .write_all(
-                br#"{"event":"progress","message":"listing"}
-{"event":"done","scan":{"enabled":true,"files_indexed":12,"known_indexed":10,"removed":1,"timezone_offset_ms":3600000}}
-"#,
-            )
-            .unwrap();
+    let indexer = play_indexer(&server, 1, |_, stream| {
+        stream.write_all(b"{\"event\":\"progress\",\"message\":\"listing\"}\n").unwrap();
+        stream.write_all(SCANNED).unwrap();
     });
     assert_eq!(
         server.succeed(&["scan", "-enable", "-rsync", "paris"]),
@@ -55,13 +28,13 @@ fn a_scan_is_passed_on_and_reported() {
          milliseconds\n  ∟ Enabled\n"
     );
     let expected = Request::ScanMirror { id: MirrorId(1), enable: true, protocol: Some(ScanProtocol::Rsync) };
-    assert_eq!(indexer.join().unwrap(), expected);
+    assert_eq!(indexer.join().unwrap(), [expected]);
 }
 
 #[test]
 fn a_failed_scan_tells_its_reason() {
     let server = server_with_mirror();
-    let indexer = play_indexer(&server, |stream| {
+    let indexer = play_indexer(&server, 1, |_, stream| {
         stream.write_all(b"{\"event\":\"failed\",\"message\":\"rsync: no such module\"}\n").unwrap();
     });
     let ended = server.run(&["scan", "-all"]);
@@ -73,7 +46,7 @@ fn a_failed_scan_tells_its_reason() {
 #[test]
 fn giving_up_cancels_the_scan() {
     let server = server_with_mirror();
-    let indexer = play_indexer(&server, |stream| {
+    let indexer = play_indexer(&server, 1, |_, stream| {
         // Ends when the daemon closes the connection, which is how the indexer learns that nobody waits any more.
         assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
     });
@@ -98,9 +71,9 @@ fn without_an_indexer_or_an_index_the_command_says_so() {
 #[test]
 fn a_refresh_is_passed_on() {
     let server = Server::start("");
-    let indexer = play_indexer(&server, |stream| stream.write_all(b"{\"event\":\"done\"}\n").unwrap());
+    let indexer = play_indexer(&server, 1, |_, stream| stream.write_all(b"{\"event\":\"done\"}\n").unwrap());
     assert_eq!(server.succeed(&["refresh", "-rehash"]), "");
-    assert_eq!(indexer.join().unwrap(), Request::ScanSource { rehash: true, force: false });
+    assert_eq!(indexer.join().unwrap(), [Request::ScanSource { rehash: true, force: false }]);
 }
 
 #[test]

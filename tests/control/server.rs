@@ -1,5 +1,6 @@
 //! An RPC server of this program in the test's process, with a real store and index, and the real command line.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -9,15 +10,17 @@ use std::time::{Duration, Instant};
 
 use mb_core::config;
 use mb_core::geo::{AutonomousSystem, GeoDatabase, Place};
-use mb_core::mirror::Mirror;
-use mb_core::store::EmbeddedStore;
-use mb_index::{FilesBuilder, Publisher};
+use mb_core::mirror::{Mirror, MirrorId};
+use mb_core::store::{Counts, EmbeddedStore, FileHashes, StatsBatch, Store, Traffic};
+use mb_core::time::FileTime;
+use mb_index::{FileRecord, FilesBuilder, Publisher};
 use mirrorbits::control::index_watch::IndexWatch;
 use mirrorbits::control::indexer::IndexerLink;
 use mirrorbits::control::mirror_table::MirrorTable;
 use mirrorbits::control::rpc;
 use mirrorbits::handle::Settings;
 use tempfile::TempDir;
+use time::{Date, Month};
 use tokio::sync::oneshot;
 
 /// Longer than anything here takes on a busy machine.
@@ -75,6 +78,40 @@ impl Server {
     pub(crate) fn publish_source(&self) {
         let files = FilesBuilder::new(&[], false).finish();
         Publisher::new(&self.index_dir()).lock().unwrap().publish(Some(&files), &[]).unwrap();
+    }
+
+    /// Publishes an index with one file that `mirrors` have.
+    pub(crate) fn publish_file(&self, path: &str, mirrors: &[MirrorId]) {
+        let mut files = FilesBuilder::new(mirrors, false);
+        let mut words = vec![0; files.set_words()];
+        words[0] = (1 << mirrors.len()) - 1;
+        let set = files.intern_set(&words);
+        let (modified, hashes) = (FileTime::from_seconds(1_700_000_000), FileHashes::default());
+        let file = FileRecord { path: path.as_bytes(), size: 1024, modified, hashes, set, exceptions: &[] };
+        files.push_file(file).unwrap();
+        let mirrors = self.store().mirrors().unwrap();
+        Publisher::new(&self.index_dir()).lock().unwrap().publish(Some(&files.finish()), &mirrors).unwrap();
+    }
+
+    /// The store, opened beside the server.
+    pub(crate) fn store(&self) -> EmbeddedStore {
+        EmbeddedStore::open(self.state_dir()).unwrap()
+    }
+
+    /// Counts downloads of 1 KiB each from the mirror with the id 1: day, path and how many.
+    pub(crate) fn count_downloads(&self, downloads: &[(&str, &str, u64)]) {
+        let mut days: BTreeMap<Date, Counts> = BTreeMap::new();
+        for &(day, path, count) in downloads {
+            let [year, month, day] = [&day[..4], &day[5..7], &day[8..]].map(|part| part.parse::<i32>().unwrap());
+            let month = Month::try_from(u8::try_from(month).unwrap()).unwrap();
+            let day = Date::from_calendar_date(year, month, u8::try_from(day).unwrap()).unwrap();
+            let counts = days.entry(day).or_default();
+            *counts.files.entry(path.into()).or_default() += count;
+            let traffic = Traffic { requests: count, bytes: count * 1024 };
+            counts.mirrors.entry(MirrorId(1)).or_default().add(traffic);
+        }
+        let batch = StatsBatch { node: "test".to_owned(), sequence: 1, days };
+        assert!(self.store().add_stats(&batch).unwrap());
     }
 
     /// The mirrors that requests would be answered with.
