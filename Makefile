@@ -13,12 +13,12 @@ build: ## Build both programs, optimised, into target/release
 
 test: test-programs test-python ## Install what the tests need, then run all of them
 	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
 	else \
 		$(CARGO) test --locked --workspace --all-targets; \
 	fi
-	$(CARGO) test --locked --workspace --doc
 
 demo: demo-programs ## Serve a small repository from three local mirrors, and print what to try
 	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-indexer
