@@ -72,7 +72,9 @@ pub fn age_of_copy(source: FileTime, copy: FileTime, timezone_offset_ms: i64, pr
     truncate(i128::from(source.0), precision_ns) - truncate(copy, precision_ns)
 }
 
-fn truncate(time_ns: i128, precision_ns: u64) -> i128 {
+/// A time rounded toward the past to a multiple of `precision_ns`, counted from the year 1 as Go's `time.Truncate` does. A
+/// precision of 0 changes nothing.
+pub fn truncate(time_ns: i128, precision_ns: u64) -> i128 {
     match precision_ns {
         0 => time_ns,
         precision => time_ns - (time_ns + YEAR_ONE_TO_EPOCH_NS).rem_euclid(i128::from(precision)),
@@ -115,6 +117,16 @@ mod tests {
         assert_eq!(age_of_copy(source, FileTime::from_seconds(1_699_996_400), 3_600_000, second), 0);
         assert_eq!(age_of_copy(source, FileTime::from_seconds(1_700_000_000), 0, 0), 987_654_321);
         assert_eq!(age_of_copy(FileTime(-1), FileTime::from_seconds(-1), 0, second), 0);
+    }
+
+    #[test]
+    fn truncation_counts_from_the_year_one() {
+        let (seconds, step, second) = (1_700_000_000_i128, 7, 1_000_000_000);
+        let since_year_one = seconds + 62_135_596_800;
+        let expected = (since_year_one / step * step - 62_135_596_800) * second;
+        assert_eq!(truncate(seconds * second, 7 * second as u64), expected);
+        assert_eq!(truncate(-1, second as u64), -second);
+        assert_eq!(truncate(123, 0), 123);
     }
 
     #[test]

@@ -78,8 +78,7 @@ fn classes_by_block(scans: &[StoredScan], fix_timezone_offsets: bool) -> BTreeMa
     let mut groups: HashMap<(BlockId, TimeReading), Vec<u32>> = HashMap::new();
     for (ordinal, scan) in (0..).zip(scans) {
         let offset_ms = if fix_timezone_offsets { scan.facts.timezone_offset_ms } else { 0 };
-        let reading =
-            TimeReading { precision_ns: scan.facts.precision_ns, offset_ns: offset_ms.saturating_mul(1_000_000) };
+        let reading = TimeReading { precision_ns: scan.facts.precision_ns, offset_ms };
         for &block in &scan.blocks {
             groups.entry((block, reading)).or_default().push(ordinal);
         }

@@ -1,8 +1,6 @@
 //! Finding out that a mirror's clock or listing is off by a constant: pure.
 
-use mb_core::time::FileTime;
-
-use crate::build::compare::truncate;
+use mb_core::time::{FileTime, truncate};
 
 /// Files compared at most.
 pub(crate) const SAMPLE: usize = 100;
