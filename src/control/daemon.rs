@@ -11,6 +11,7 @@ use mb_core::store::{self, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::change_feed;
 use super::index_watch::IndexWatch;
 use super::indexer::{self, IndexerLink, SupervisedIndexer};
 use super::logging::{self, LogFileError};
@@ -128,6 +129,7 @@ impl Daemon<'_> {
             .then(|| SupervisedIndexer::start(indexer::program(), &self.options.config, &config.state_dir));
         let link = indexer.as_ref().map_or_else(|| IndexerLink::new(&config.state_dir), SupervisedIndexer::link);
         let (stop_rpc, rpc_stopped) = oneshot::channel::<()>();
+        let feed = tokio::spawn(change_feed::follow(Arc::clone(&table), link.clone()));
         let parts = rpc::Parts { table, indexer: link, locate: locate_by(Arc::clone(&publication)), publication };
         let service = rpc::Service::new(parts, config.rpc_password.as_bytes());
         let rpc = tokio::spawn(rpc::serve(rpc_listener, service, async {
@@ -141,6 +143,7 @@ impl Daemon<'_> {
             () = until_a_shard_dies(&pool) => Err(DaemonError::ShardDied),
         };
         following.abort();
+        feed.abort();
         drop(stop_rpc);
         let patience = *end.as_ref().unwrap_or(&PATIENCE);
         let ending = async {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mb_core::store::{Store, StoreError};
+use mb_core::mirror::Mirror;
+use mb_core::store::{Change, ChangeWatch, Store, StoreError};
 use mb_index::{OpenError, PublishError, Publisher};
 use tokio::sync::Notify;
 use tokio::task::JoinError;
@@ -99,6 +100,33 @@ impl MirrorTable {
         let mut lock = self.publisher.lock()?;
         lock.publish(None, &self.store.mirrors()?)?;
         Ok(())
+    }
+
+    /// Publishes what the store holds unless it is published already. Returns the mirrors before and after; `None` when there
+    /// was nothing to publish. What fails is repeated by [`MirrorTable::keep_published`].
+    ///
+    /// # Errors
+    /// [`TableError::Unpublished`].
+    pub async fn publish_changes(self: &Arc<Self>) -> Result<Option<(Vec<Mirror>, Vec<Mirror>)>, TableError> {
+        let table = Arc::clone(self);
+        let published = move || table.publish_if_changed().inspect_err(|_| table.publish_failed.notify_one());
+        Ok(tokio::task::spawn_blocking(published).await??)
+    }
+
+    fn publish_if_changed(&self) -> Result<Option<(Vec<Mirror>, Vec<Mirror>)>, UnpublishedError> {
+        let mut lock = self.publisher.lock()?;
+        let after = self.store.mirrors()?;
+        let published = mb_index::open_newest_mirrors(&self.index_dir).index.map(|table| table.mirrors());
+        if published.as_ref() == Some(&after) {
+            return Ok(None);
+        }
+        lock.publish(None, &after)?;
+        Ok(Some((published.unwrap_or_default(), after)))
+    }
+
+    /// Has `on_change` called for each change of a mirror in the store, whoever made it, until the watch is dropped.
+    pub fn watch_store(&self, on_change: Box<dyn FnMut(Change) + Send>) -> ChangeWatch {
+        self.store.watch_changes(on_change)
     }
 
     /// Whether an index of the source repository was ever published.

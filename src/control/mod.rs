@@ -1,5 +1,6 @@
 //! The control plane: everything beside the answering of requests, on one tokio thread.
 //!
+//! - [`change_feed`]: brings what others change in the store before the shards, too
 //! - [`daemon`]: puts it all together, from start to end
 //! - [`index_watch`]: puts new generations of the index before the shards
 //! - [`mirror_table`]: publishes the mirrors that the store holds, so that shards see them
@@ -11,6 +12,7 @@
 //! - [`logging`], [`pid_file`]: what the system sees of the daemon
 //! - [`version`]: what program this is
 
+pub mod change_feed;
 pub mod daemon;
 pub mod explain;
 pub mod index_watch;

@@ -9,4 +9,6 @@ mod harness;
 mod http_surface;
 mod indexer_killed;
 mod mirror_changes;
+mod outside_changes;
 mod right_file;
+mod scripts;

@@ -4,6 +4,7 @@
 //! - [`program`]: a running program, its output, its end
 //! - [`tree`]: folders of files with given sizes and times
 //! - [`servers`]: rsync daemon and nginx, the mirrors
+//! - [`redis`]: a Redis server and its command line
 //! - [`redirector`]: the daemon under test, its configuration and its command line
 //! - [`http`]: a client that sends and shows exact bytes
 
@@ -11,6 +12,7 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod program;
 pub(crate) mod redirector;
+pub(crate) mod redis;
 pub(crate) mod servers;
 pub(crate) mod tree;
 
