@@ -25,6 +25,7 @@ use crate::time::{FileTime, Timestamp};
 mod embedded;
 mod lease;
 mod log;
+pub mod migrate;
 mod redis;
 mod stats;
 mod watch;

@@ -256,6 +256,24 @@ fn other_versions_are_refused() {
     assert!(refusal(directory.path()).contains("was never one of ours"));
 }
 
+/// A state directory of the first version, which had no statistics.
+#[test]
+fn a_database_of_version_1_is_brought_up_to_date() {
+    let directory = state_dir();
+    let id = open(directory.path()).add_mirror(&settings("one")).expect("added");
+    let connection = Connection::open(directory.path().join(FILE)).expect("opened");
+    connection
+        .execute_batch(
+            "DROP TABLE stats_file; DROP TABLE stats_mirror; DROP TABLE stats_total; DROP TABLE stats_sequence;
+            DROP TABLE lease; DROP TABLE migration; PRAGMA user_version = 1;",
+        )
+        .expect("taken back");
+    drop(connection);
+    let store = open(directory.path());
+    assert_eq!(mirror(&store, id).settings, settings("one"));
+    assert_eq!(store.total_downloads().expect("read"), 0);
+}
+
 #[test]
 fn damage_is_reported_with_a_remedy() {
     let directory = state_dir();

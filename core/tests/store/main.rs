@@ -3,4 +3,5 @@
 #[macro_use]
 mod suite;
 mod embedded;
+mod migrate;
 mod redis;

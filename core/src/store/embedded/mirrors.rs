@@ -32,6 +32,32 @@ pub(super) fn add(connection: &Connection, settings: &MirrorSettings) -> Result<
         .map_err(name_taken)
 }
 
+/// Writes a mirror of another store, with its id and its state.
+pub(super) fn insert(connection: &Connection, mirror: &Mirror) -> Result<(), Failure> {
+    let Mirror { id, settings, state } = mirror;
+    let mut values = settings_values(settings);
+    values.extend::<[(&str, &dyn ToSql); 13]>([
+        (":id", id),
+        (":enabled", &state.enabled),
+        (":http_up", &state.http.up),
+        (":http_down_reason", &state.http.down_reason),
+        (":https_up", &state.https.up),
+        (":https_down_reason", &state.https.down_reason),
+        (":since", &state.since),
+        (":timezone_offset_ms", &state.timezone_offset_ms),
+        (":last_sync", &state.last_sync),
+        (":last_successful_sync", &state.last_successful_sync),
+        (":last_successful_sync_protocol", &state.last_successful_sync_protocol),
+        (":last_successful_sync_precision_ns", &state.last_successful_sync_precision_ns),
+        (":last_mod_time", &state.last_mod_time),
+    ]);
+    let parameters = values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let columns = parameters.replace(':', "");
+    let sql = format!("INSERT INTO mirror ({columns}) VALUES ({parameters})");
+    connection.prepare_cached(&sql)?.execute(values.as_slice()).map_err(name_taken)?;
+    Ok(())
+}
+
 /// Replaces every setting and touches nothing else.
 pub(super) fn update_settings(connection: &Connection, id: MirrorId, settings: &MirrorSettings) -> Result<(), Failure> {
     let sql = "UPDATE mirror SET

@@ -2,6 +2,7 @@
 //!
 //! - [`schema`]: the tables, their version, and the settings of a connection
 //! - [`mirrors`], [`source`], [`logs`], [`stats`], [`leases`]: the statements of each part
+//! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`values`]: how the types of the model become columns
 //! - [`failure`]: what went wrong, in words that name the file and the way out
 //!
@@ -17,6 +18,7 @@ mod mirrors;
 mod schema;
 mod source;
 mod stats;
+mod transfer;
 mod values;
 
 use std::collections::BTreeMap;
@@ -59,6 +61,16 @@ impl EmbeddedStore {
     /// [`StoreError::Database`] when the directory or the file cannot be created or used, is not a database of ours, or
     /// is of another version than this program's.
     pub fn open(state_dir: &Path) -> Result<EmbeddedStore> {
+        let store = EmbeddedStore::open_to_migrate(state_dir)?;
+        // Asked first: a writer may be busy for seconds, and an adopted copy is the rule.
+        if store.read("opening it", transfer::stage_of_copy)?.is_some() {
+            store.write("opening it", |transaction| transfer::adopt_copy(transaction))?;
+        }
+        Ok(store)
+    }
+
+    /// Opens the store to copy it, or into it.
+    pub(super) fn open_to_migrate(state_dir: &Path) -> Result<EmbeddedStore> {
         DirBuilder::new().recursive(true).mode(STATE_DIR_MODE).create(state_dir).map_err(|cause| {
             StoreError::Database(format!(
                 "cannot create the state directory {}: {cause}; create it for this program's user, or set StateDir to a \

@@ -1,6 +1,6 @@
 //! Statistics: each count by the number of its period, so that a range is read from a few parts of a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use time::Date;
@@ -115,7 +115,7 @@ pub(super) fn set_total(connection: &Connection, requests: u64) -> Result<(), Fa
 }
 
 /// Every period that has counts.
-pub(super) fn all_periods(connection: &Connection) -> Result<Vec<Period>, Failure> {
+pub(super) fn all_periods(connection: &Connection) -> Result<BTreeSet<Period>, Failure> {
     let mut statement =
         connection.prepare("SELECT DISTINCT period FROM stats_file UNION SELECT DISTINCT period FROM stats_mirror")?;
     let numbers = statement.query_map((), |row| row.get::<_, i64>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;

@@ -27,6 +27,9 @@ pub(super) const SEQUENCE_PREFIX: &str = "MB_STATS_SEQ_";
 /// Ours. String: whether `mirrorbits migrate` filled this database, until a program uses it.
 pub(super) const MIGRATION: &str = "MB_MIGRATION";
 
+/// Ours. Hash: statistics of one period while `mirrorbits migrate` brings them in.
+pub(super) const MIGRATION_PART: &str = "MB_MIGRATION_PART";
+
 /// Channel: a mirror's id, after it was added, changed or removed.
 pub(super) const MIRROR_CHANNEL: &str = "_mirrorbits_mirror_update";
 /// Channel: a path of the source repository, after it was added, changed or removed.

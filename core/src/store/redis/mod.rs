@@ -5,6 +5,7 @@
 //! - [`records`], [`file_facts`], [`logs`]: the forms of their values
 //! - [`mirrors`], [`source`], [`stats`], [`leases`]: the operations
 //! - [`watch`]: changes made by others
+//! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`address`], [`connection`], [`version`]: the way to the data, and whether it is ours
 //! - [`failure`]: what went wrong, in words that name the place and the way out
 //!
@@ -21,6 +22,7 @@ mod mirrors;
 mod records;
 mod source;
 mod stats;
+mod transfer;
 mod version;
 mod watch;
 
@@ -64,6 +66,13 @@ impl RedisStore {
             }
             Ok(()) => Ok(store),
         }
+    }
+
+    /// Opens a store to copy it, or into it; it must be there now.
+    pub(super) fn open_to_migrate(settings: &RedisSettings) -> Result<RedisStore> {
+        let store = RedisStore::new(settings, Purpose::Migrate)?;
+        store.with_session("opening it", |_| Ok(()))?;
+        Ok(store)
     }
 
     fn new(settings: &RedisSettings, purpose: Purpose) -> Result<RedisStore> {
