@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mb_core::arguments::normalise;
 
 use super::{
-    apply, config, connection, daemon, edit, explain, export, geoupdate, list, logs, mirrors, packaging, scan,
+    apply, config, connection, daemon, edit, explain, export, geoupdate, list, logs, migrate, mirrors, packaging, scan,
     settings, stats,
 };
 
@@ -81,6 +81,8 @@ pub(super) enum Command {
     /// Work on the configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Copy everything from one database to the other
+    Migrate(migrate::Migrate),
     /// Serve a small repository from three mirrors on this machine, to try things out
     Demo,
     /// Print the script by which a shell completes commands and options

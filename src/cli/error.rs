@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
 use mb_core::config::ConfigError;
+use mb_core::store::migrate::MigrateError;
 use tonic::{Code, Status};
 
 use super::demo::DemoError;
@@ -78,6 +79,9 @@ pub(super) enum CommandError {
     /// The configuration file.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The databases cannot be copied.
+    #[error("cannot migrate: {0}")]
+    Migrate(#[from] MigrateError),
     /// The daemon does not start, or ended by itself.
     #[error(transparent)]
     Daemon(#[from] DaemonError),

@@ -5,8 +5,8 @@
 //! - `error`: what goes wrong, and the exit status it leads to
 //! - `table`, `question`, `waiting`, `editor`: how people are spoken to
 //! - one module per group of commands: `mirrors` (add, remove, enable, disable), `settings` (show, set), `edit`, `apply`,
-//!   `geoupdate`, `list`, `scan` (scan, refresh), `logs`, `stats`, `explain`, `export`, `version`, `config`, `daemon`,
-//!   `demo`, `packaging` (completions, man)
+//!   `geoupdate`, `list`, `scan` (scan, refresh), `logs`, `stats`, `explain`, `export`, `version`, `config`, `migrate`,
+//!   `daemon`, `demo`, `packaging` (completions, man)
 //!
 //! Results go to standard output, messages for people to standard error. The exit status is 0 on success, 1 on failure
 //! and 2 for wrong usage.
@@ -29,6 +29,7 @@ mod export;
 mod geoupdate;
 mod list;
 mod logs;
+mod migrate;
 mod mirrors;
 mod packaging;
 mod question;
@@ -56,6 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match command {
         Command::Daemon(options) => exit_code(options.run(connection.debug)),
         Command::Config(ConfigCommand::Check(options)) => exit_code(options.run()),
+        Command::Migrate(options) => exit_code(options.run()),
         Command::Demo => exit_code(demo::run().map_err(CommandError::from)),
         Command::Completions(options) => exit_code(options.run()),
         Command::Man => exit_code(packaging::print_manual()),
