@@ -18,7 +18,7 @@ const SOURCE_BATCH: usize = 5_000;
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// One of the two stores cannot be used.
-    #[error("{0}; what was copied so far is no harm: run this again")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// The two are one.
     #[error("source and target are the same database")]

@@ -9,6 +9,7 @@ use time::Date;
 use super::connection::Session;
 use super::failure::Failure;
 use super::keys;
+use super::records::Fields;
 use crate::mirror::MirrorId;
 use crate::store::stats::{DateRange, FileDownloads, Period, StatsBatch, Traffic, periods};
 
@@ -145,7 +146,7 @@ pub(super) fn mirrors_of(session: &mut Session, period: Period) -> Result<BTreeM
     let mut pipeline = redis::pipe();
     pipeline.cmd("HGETALL").arg(keys::stats(keys::STATS_MIRROR, period));
     pipeline.cmd("HGETALL").arg(keys::stats(keys::STATS_MIRROR_BYTES, period));
-    let (requests, bytes): (HashMap<Vec<u8>, Vec<u8>>, HashMap<Vec<u8>, Vec<u8>>) = session.query_all(&pipeline)?;
+    let (requests, bytes): (Fields, Fields) = session.query_all(&pipeline)?;
     let mut traffic: BTreeMap<MirrorId, Traffic> = BTreeMap::new();
     for (id, count) in requests {
         if let Some(id) = mirror_id(&id) {
