@@ -53,8 +53,9 @@ impl Edit {
                     writeln!(io::stderr(), "Mirror '{}' edited successfully", mirror.settings.name)?;
                     return Ok(());
                 }
+                Err(error) if !io::stdin().is_terminal() => return Err(keep(file, error)),
                 Err(error) if try_again(&error)? => {}
-                Err(error) => return Err(keep(file, error)),
+                Err(_) => return Err(keep(file, CommandError::Declined)),
             }
         }
     }
@@ -81,11 +82,8 @@ async fn store(daemon: &mut Daemon, mirror: &Mirror, text: &str) -> Result<Strin
     Ok(daemon.rpc.update_mirror(wire::mirror_to_wire(&changed)).await?.into_inner().diff)
 }
 
-/// Tells what went wrong and asks whether to edit again; without a terminal nobody can.
+/// Tells what went wrong and asks whether to edit again.
 fn try_again(error: &CommandError) -> Result<bool, CommandError> {
-    if !io::stdin().is_terminal() {
-        return Ok(false);
-    }
     loop {
         write!(io::stderr(), "{error}\nRetry? [Y/n] ")?;
         let mut answer = String::new();

@@ -69,7 +69,7 @@ pub(super) enum CommandError {
         status: ExitStatus,
     },
     /// What was edited is not stored.
-    #[error("{reason}\nNothing was changed; what you wrote is kept in {}", path.display())]
+    #[error("{reason}\nWhat you wrote is kept in {}", path.display())]
     NotStored {
         /// Why.
         reason: Box<CommandError>,

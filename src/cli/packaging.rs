@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use clap::Args;
 use clap_complete::Shell;
 use clap_mangen::Man;
-use clap_mangen::roff::{Roff, roman};
+use clap_mangen::roff::{Roff, bold, roman};
 
 use super::arguments;
 use super::error::CommandError;
@@ -46,10 +46,11 @@ fn manual() -> io::Result<Vec<u8>> {
     let program = Man::new(command.clone()).section("8").manual("System administration").source(version());
     program.render_title(&mut page)?;
     program.render_name_section(&mut page)?;
-    program.render_synopsis_section(&mut page)?;
-    program.render_description_section(&mut page)?;
-    program.render_options_section(&mut page)?;
-    heading("COMMANDS").to_writer(&mut page)?;
+    section("SYNOPSIS", &usage(&command)).to_writer(&mut page)?;
+    section("OPTIONS", "Options may be written with one dash or two. These come before the command:")
+        .to_writer(&mut page)?;
+    describe_arguments(&command, &mut page)?;
+    section("COMMANDS", "").to_writer(&mut page)?;
     describe_commands(&command, &mut page)?;
     Ok(page)
 }
@@ -58,10 +59,17 @@ fn version() -> String {
     format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"))
 }
 
-fn heading(text: &str) -> Roff {
+fn section(title: &str, text: &str) -> Roff {
     let mut roff = Roff::new();
-    roff.control("SH", [text]);
+    roff.control("SH", [title]);
+    roff.text([roman(text)]);
     roff
+}
+
+/// How `command` is called.
+fn usage(command: &clap::Command) -> String {
+    let usage = command.clone().render_usage().to_string();
+    usage.trim_start_matches("Usage: ").to_owned()
 }
 
 /// A part of the page for each command below `command`: how it is called, what it does, its options.
@@ -71,19 +79,24 @@ fn describe_commands(command: &clap::Command, page: &mut Vec<u8>) -> io::Result<
             describe_commands(subcommand, page)?;
             continue;
         }
-        let usage = subcommand.clone().render_usage().to_string();
         let mut roff = Roff::new();
-        roff.control("SS", [usage.trim_start_matches("Usage: ")]);
+        roff.control("SS", [usage(subcommand).as_str()]);
         roff.text([roman(subcommand.get_about().map(ToString::to_string).unwrap_or_default())]);
         roff.to_writer(page)?;
-        for argument in subcommand.get_arguments().filter(|argument| argument.get_id() != "help") {
-            let mut roff = Roff::new();
-            roff.control("TP", []);
-            roff.text([clap_mangen::roff::bold(argument_as_typed(argument))]);
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            roff.text([roman(help + &default_of(argument))]);
-            roff.to_writer(page)?;
-        }
+        describe_arguments(subcommand, page)?;
+    }
+    Ok(())
+}
+
+/// An entry for each option and value of `command`.
+fn describe_arguments(command: &clap::Command, page: &mut Vec<u8>) -> io::Result<()> {
+    for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
+        let mut roff = Roff::new();
+        roff.control("TP", []);
+        roff.text([bold(argument_as_typed(argument))]);
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        roff.text([roman(help + &default_of(argument))]);
+        roff.to_writer(page)?;
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ impl Scan {
             }
             let request =
                 ScanMirrorRequest { id: mirror.id, auto_enable: self.enable, protocol: self.protocol().into() };
-            let waiting = Waiting::show(announcement.clone());
+            let waiting = Waiting::show(format!("Scanning {}", mirror.name));
             let scanned = daemon.rpc.scan_mirror(request).await;
             drop(waiting);
             if !at_once {
@@ -138,7 +138,7 @@ impl Refresh {
     /// Scans the repository and waits for the end.
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
         let request = RefreshRepositoryRequest { rehash: self.rehash, force: self.force };
-        let waiting = Waiting::show("Scanning the repository... ".to_owned());
+        let waiting = Waiting::show("Scanning the repository".to_owned());
         let refreshed = daemon.rpc.refresh_repository(request).await;
         drop(waiting);
         refreshed?;

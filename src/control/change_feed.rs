@@ -9,7 +9,7 @@ use mb_core::mirror::{Mirror, MirrorId};
 use tokio::sync::Notify;
 
 use super::indexer::IndexerLink;
-use super::mirror_table::{MirrorTable, TableError};
+use super::mirror_table::{MirrorTable, Replaced, TableError};
 
 /// Publishes what changes in the store and lets the indexer know, until the future is dropped.
 pub async fn follow(table: Arc<MirrorTable>, indexer: IndexerLink) {
@@ -20,7 +20,7 @@ pub async fn follow(table: Arc<MirrorTable>, indexer: IndexerLink) {
     loop {
         changed.notified().await;
         match table.publish_changes().await {
-            Ok(Some((before, after))) => {
+            Ok(Some(Replaced { before, after })) => {
                 for id in changed_by_operators(&before, &after) {
                     indexer.mirrors_changed(id).await;
                 }

@@ -44,6 +44,14 @@ pub enum UnpublishedError {
     Index(#[from] PublishError),
 }
 
+/// A mirror table that took another's place.
+pub struct Replaced {
+    /// The mirrors that were published until now.
+    pub before: Vec<Mirror>,
+    /// Those that are published now.
+    pub after: Vec<Mirror>,
+}
+
 /// The store, and the published copy of its mirrors.
 pub struct MirrorTable {
     store: Arc<dyn Store>,
@@ -102,18 +110,17 @@ impl MirrorTable {
         Ok(())
     }
 
-    /// Publishes what the store holds unless it is published already. Returns the mirrors before and after; `None` when there
-    /// was nothing to publish. What fails is repeated by [`MirrorTable::keep_published`].
+    /// Publishes what the store holds unless it is published already; `None` means that it was. What fails is repeated by [`MirrorTable::keep_published`].
     ///
     /// # Errors
     /// [`TableError::Unpublished`].
-    pub async fn publish_changes(self: &Arc<Self>) -> Result<Option<(Vec<Mirror>, Vec<Mirror>)>, TableError> {
+    pub async fn publish_changes(self: &Arc<Self>) -> Result<Option<Replaced>, TableError> {
         let table = Arc::clone(self);
         let published = move || table.publish_if_changed().inspect_err(|_| table.publish_failed.notify_one());
         Ok(tokio::task::spawn_blocking(published).await??)
     }
 
-    fn publish_if_changed(&self) -> Result<Option<(Vec<Mirror>, Vec<Mirror>)>, UnpublishedError> {
+    fn publish_if_changed(&self) -> Result<Option<Replaced>, UnpublishedError> {
         let mut lock = self.publisher.lock()?;
         let after = self.store.mirrors()?;
         let published = mb_index::open_newest_mirrors(&self.index_dir).index.map(|table| table.mirrors());
@@ -121,7 +128,7 @@ impl MirrorTable {
             return Ok(None);
         }
         lock.publish(None, &after)?;
-        Ok(Some((published.unwrap_or_default(), after)))
+        Ok(Some(Replaced { before: published.unwrap_or_default(), after }))
     }
 
     /// Has `on_change` called for each change of a mirror in the store, whoever made it, until the watch is dropped.

@@ -1,7 +1,9 @@
 //! Commands that change many settings at once: `edit`, `set`, `apply`, `geoupdate`.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::server::{Ended, Server};
 
@@ -92,6 +94,35 @@ fn what_cannot_be_stored_is_kept() {
 }
 
 #[test]
+fn on_a_terminal_a_mistake_may_be_corrected() {
+    let server = server_with_mirror();
+    let editor = server.state_dir().join("editor");
+    let script = "if grep -q much \"$1\"; then new=8; else new=much; fi; sed -i \"s/^Score:.*/Score: $new/\" \"$1\"";
+    write_program(&editor, script);
+    // `script` gives the command a terminal.
+    let edit = |answer: &str| {
+        fs::create_dir_all(temporary(&server)).unwrap();
+        let line = format!("{:?}", server.command(&["edit", "paris"])).replace('"', "'");
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env("EDITOR", &editor).env("TMPDIR", temporary(&server));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        Ended::of(child.wait_with_output().unwrap())
+    };
+    let ended = edit("what?\ny\n");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_eq!(ended.out.matches("Retry? [Y/n]").count(), 2, "{ended:?}");
+    assert!(ended.out.contains("+ Score: 8"), "{ended:?}");
+    assert_eq!(kept(&server), [] as [PathBuf; 0]);
+
+    let ended = edit("n\n");
+    assert_eq!(ended.status, 1, "{ended:?}");
+    let [file] = &kept(&server)[..] else { panic!("{ended:?}") };
+    assert!(ended.out.contains(&format!("nothing was changed\r\nWhat you wrote is kept in {}", file.display())));
+    assert_eq!(server.published()[0].settings.score, 8);
+}
+
+#[test]
 fn without_editor_the_usual_ones_are_looked_for() {
     let server = server_with_mirror();
     let programs = server.state_dir().join("bin");
@@ -177,9 +208,6 @@ fn a_file_with_a_mistake_changes_nothing() {
 
 #[test]
 fn a_mirror_is_located_again_when_confirmed() {
-    use std::io::Write;
-    use std::process::Stdio;
-
     let server = server_with_mirror();
     let ended = server.run(&["geoupdate", "paris"]);
     assert_eq!((ended.status, ended.out.as_str()), (0, ""));

@@ -52,6 +52,8 @@ fn what_cannot_be_explained_is_told() {
     for path in ["/b.iso", "/pub", "/"] {
         assert!(server.fail(&["explain", path]).contains("no such file"), "{path}");
     }
+    assert!(server.fail(&["explain", "/outside"]).contains("leads out of the repository"));
+    assert_eq!(server.run(&["explain", "-from=here", "/pub/a.iso"]).status, 2);
 }
 
 #[test]

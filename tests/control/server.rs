@@ -80,7 +80,7 @@ impl Server {
         Publisher::new(&self.index_dir()).lock().unwrap().publish(Some(&files), &[]).unwrap();
     }
 
-    /// Publishes an index with one file that `mirrors` have.
+    /// Publishes an index with one file that `mirrors` have, and a link `/outside` that leaves the repository.
     pub(crate) fn publish_file(&self, path: &str, mirrors: &[MirrorId]) {
         let mut files = FilesBuilder::new(mirrors, false);
         let mut words = vec![0; files.set_words()];
@@ -89,6 +89,7 @@ impl Server {
         let (modified, hashes) = (FileTime::from_seconds(1_700_000_000), FileHashes::default());
         let file = FileRecord { path: path.as_bytes(), size: 1024, modified, hashes, set, exceptions: &[] };
         files.push_file(file).unwrap();
+        files.push_forbidden(b"/outside").unwrap();
         let mirrors = self.store().mirrors().unwrap();
         Publisher::new(&self.index_dir()).lock().unwrap().publish(Some(&files.finish()), &mirrors).unwrap();
     }
