@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mb_core::config::{self, Config, ConfigError, RuntimeKind};
 use mb_core::geo::GeoDatabase;
-use mb_core::store::{self, StoreError};
+use mb_core::store::{self, ReopeningStore, Store, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -105,8 +105,8 @@ impl Daemon<'_> {
                 config.repository.display()
             );
         }
-        let table = Arc::new(MirrorTable::new(store::open(config)?, &config.index_dir()));
-        if let Err(error) = table.publish() {
+        let table = Arc::new(MirrorTable::new(open_store(config)?, &config.index_dir()));
+        if let Err(error) = table.publish_changes().await {
             tracing::error!("{error}; the last mirror table is served");
         }
         let geo = Arc::new(load_geo(config));
@@ -161,6 +161,19 @@ impl Daemon<'_> {
         }
         tracing::info!("ended");
         end.map(|_| ())
+    }
+}
+
+/// Opens the store. When that fails and there is an index, it is served all the same: commands fail with the reason until
+/// the store is mended.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    let has_index = || mb_index::read_current(&config.index_dir()).is_ok_and(|current| current.is_some());
+    match store::open(config) {
+        Err(error) if has_index() => {
+            tracing::error!("{error}; the last index is served, and commands fail until this is mended");
+            Ok(Arc::new(ReopeningStore::new(config.clone())))
+        }
+        opened => opened,
     }
 }
 

@@ -27,6 +27,7 @@ mod lease;
 mod log;
 pub mod migrate;
 mod redis;
+mod reopening;
 mod stats;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use embedded::EmbeddedStore;
 pub use lease::{Lease, LeaseName};
 pub use log::{LogEntry, LogEvent};
 pub use redis::RedisStore;
+pub use reopening::ReopeningStore;
 pub use stats::{Counts, DateRange, FileDownloads, Period, StatsBatch, Traffic};
 pub use watch::{Change, ChangeWatch};
 
