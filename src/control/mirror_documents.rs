@@ -234,7 +234,7 @@ mod tests {
     fn mistakes_are_told_with_their_line() {
         let mistakes = [
             ("Name: x\nScore: [", "line 3: while parsing"),
-            ("Name: x\n  - y", "line 2: "),
+            ("Name: x: y", "line 1: mapping values are not allowed"),
             ("\nColour: red", "line 2: unknown key \"Colour\""),
             ("Score: much", "line 1: Score: \"much\" is not allowed; give a whole number"),
             ("Score:", "line 1: Score: \"\" is not allowed"),
