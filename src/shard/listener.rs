@@ -5,12 +5,16 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mb_core::config::ListenAddress;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows.
 const BACKLOG: i32 = 4096;
+
+/// How long a port may stay taken after its process ended: the kernel releases what io_uring held in the background.
+const RELEASE_TIME: Duration = Duration::from_secs(2);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +65,7 @@ pub fn listen(address: &ListenAddress, count: usize) -> Result<Vec<Listener>, Li
 }
 
 fn listen_tcp(address: SocketAddr, count: usize) -> Result<Vec<Listener>, ListenError> {
-    // Without this probe a second daemon of the same user would share the port unnoticed, as SO_REUSEPORT allows.
-    drop(bind_tcp(address, false).map_err(|failure| failure.at(address))?);
+    wait_until_free(address).map_err(|failure| failure.at(address))?;
     // With port 0 the first socket chooses, and the others follow.
     let mut address = address;
     let mut listeners = Vec::with_capacity(count);
@@ -74,6 +77,20 @@ fn listen_tcp(address: SocketAddr, count: usize) -> Result<Vec<Listener>, Listen
         listeners.push(Listener { socket, is_tcp: true });
     }
     Ok(listeners)
+}
+
+/// Binds for a moment without SO_REUSEPORT, with which a second daemon of the same user would share the port unnoticed.
+fn wait_until_free(address: SocketAddr) -> Result<(), Failure> {
+    let deadline = Instant::now() + RELEASE_TIME;
+    loop {
+        match bind_tcp(address, false) {
+            Ok(_) => return Ok(()),
+            Err(Failure { source, .. }) if source.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
 }
 
 struct Failure {

@@ -12,3 +12,4 @@ mod mirror_changes;
 mod outside_changes;
 mod right_file;
 mod scripts;
+mod store_outage;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
@@ -96,6 +97,7 @@ async fn run(listener: Listener, publication: Arc<Publication>, orders: &Arc<Ord
 /// Accepts connections until `drain` is raised.
 async fn accept(listener: Listener, shard: Rc<Shard>, drain: Rc<Signal>) {
     let is_tcp = listener.is_tcp;
+    let socket = listener.socket.try_clone();
     // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one. glommio calls only what
     // works on any stream socket, so that a unix socket may pass for a TCP one.
     let listener = unsafe { TcpListener::from_raw_fd(listener.socket.into_raw_fd()) };
@@ -105,7 +107,7 @@ async fn accept(listener: Listener, shard: Rc<Shard>, drain: Rc<Signal>) {
             None
         });
         match accepted.await {
-            None => return,
+            None => break,
             Some(Ok(accepted)) => {
                 let peer = if is_tcp {
                     accepted.peer_addr().ok().map(|address| Peer::Host(address.ip()))
@@ -124,6 +126,11 @@ async fn accept(listener: Listener, shard: Rc<Shard>, drain: Rc<Signal>) {
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    // Frees the address at once. The accept in flight holds the socket until the kernel has torn the ring down, which may
+    // be after this process has ended and its successor wants the address.
+    if let Ok(socket) = socket {
+        let _ = socket.shutdown(Shutdown::Both);
     }
 }
 

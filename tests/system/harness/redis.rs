@@ -1,8 +1,10 @@
 //! A Redis server, used as outside tools use it: by `redis-cli`.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::process::Signal;
 
 use super::eventually;
 use super::host::{Host, Place};
@@ -10,28 +12,46 @@ use super::program::Program;
 
 const REDIS_PORT: u16 = 6379;
 
-/// A running `redis-server` that keeps nothing on disk.
+/// A `redis-server` that writes every command to its append-only file before it answers.
 #[derive(Debug)]
 pub(crate) struct Redis {
     host: Host,
-    _server: Program,
+    folder: PathBuf,
+    server: Option<Program>,
 }
 
 impl Redis {
     /// Starts a server and waits until it answers.
     pub(crate) fn start(folder: &Path) -> Redis {
-        let host = Host::claim(Place::Nowhere);
-        let address = host.port(REDIS_PORT);
+        let mut redis = Redis { host: Host::claim(Place::Nowhere), folder: folder.to_owned(), server: None };
+        redis.start_again();
+        redis
+    }
+
+    /// Starts the server where it was, with what it kept.
+    pub(crate) fn start_again(&mut self) {
+        let address = self.address();
         let mut command = Command::new("redis-server");
         command.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string(), "--save", ""]);
-        command.arg("--dir").arg(folder);
-        let mut server = Program::start("redis-server", &mut command, folder);
+        command.args(["--appendonly", "yes", "--appendfsync", "always"]).arg("--dir").arg(&self.folder);
+        let server = self.server.insert(Program::start("redis-server", &mut command, &self.folder));
         eventually("an answer of redis-server", || {
             server.assert_running();
             let output = redis_cli(address, &["PING"]);
             if output == "PONG" { Ok(()) } else { Err(output) }
         });
-        Redis { host, _server: server }
+    }
+
+    /// Ends the server at once.
+    pub(crate) fn kill(&mut self) {
+        let mut server = self.server.take().expect("a running server");
+        server.signal(Signal::KILL);
+        server.wait();
+    }
+
+    /// Stops or continues the server's process.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.server.as_ref().expect("a running server").signal(signal);
     }
 
     /// `RedisAddress`.
