@@ -8,6 +8,7 @@ mod demo;
 mod harness;
 mod http_surface;
 mod indexer_killed;
+mod migrate;
 mod mirror_changes;
 mod outside_changes;
 mod right_file;

@@ -62,7 +62,7 @@ impl fmt::Display for Config {
         writeln!(f, "RedisPassword: {}", password(&redis.password))?;
         writeln!(f, "RedisDB: {}", redis.database)?;
         writeln!(f, "RedisSentinelMasterName: {}", text(&redis.sentinel_master_name))?;
-        let sentinels = redis.sentinels.iter().map(|host| format!("{{Host: {}}}", text(host)));
+        let sentinels = redis.sentinels.iter().map(|host| format!("{{Host: {}}}", text(&without_credentials(host))));
         writeln!(f, "RedisSentinels: {}", list(sentinels))?;
         writeln!(f, "LogDir: {}", optional(log_dir.as_deref().map(path)))?;
         writeln!(f, "TraceFileLocation: {}", text(trace_file_location))?;

@@ -115,7 +115,7 @@ pub struct RedisSettings {
     pub database: u32,
     /// Master name for Sentinel; empty: no Sentinel.
     pub sentinel_master_name: String,
-    /// `host:port` of each Sentinel.
+    /// `host:port` of each Sentinel, or a `redis://` or `rediss://` URL with its password.
     pub sentinels: Vec<String>,
 }
 

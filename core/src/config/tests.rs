@@ -329,7 +329,7 @@ fn the_description_is_a_configuration_and_keeps_passwords_to_itself() {
         "Repository: '/srv/my: repo'\nTemplates: /t\nListenAddress: '[::1]:80'\nLocalJSPath: \"null\"\n\
          TraceFileLocation: \"a \\\"b\\\" #c\"\nRedisAddress: rediss://user:secret@host:1\nRedisPassword: secret\n\
          RPCPassword: secret\nFallbacks: [{URL: host, CountryCode: fr}]\nAllowOutdatedFiles: [{Prefix: '/a b', Minutes: 3}]\n\
-         RedisSentinelMasterName: main\nRedisSentinels: [{Host: 'h:2'}]\nShards: 3\nStatsRetention: {Days: 9}\n\
+         RedisSentinelMasterName: main\nRedisSentinels: [{Host: 'h:2'}, {Host: 'redis://:secret@h:3'}]\nShards: 3\nStatsRetention: {Days: 9}\n\
          MetricsListenAddress: ''\nRPCListenAddress: ':3390'\nTrustedProxies: ['::1']\nRepositoryScanInterval: 0\n",
     );
     let description = original.to_string();
@@ -339,6 +339,7 @@ fn the_description_is_a_configuration_and_keeps_passwords_to_itself() {
     let redis = RedisSettings {
         address: "rediss://********@host:1".to_owned(),
         password: masked.clone(),
+        sentinels: vec!["h:2".to_owned(), "redis://********@h:3".to_owned()],
         ..original.redis.clone()
     };
     assert_eq!(described, Config { redis, rpc_password: masked, ..original });

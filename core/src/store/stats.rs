@@ -37,7 +37,8 @@ pub struct Counts {
 
 /// Counts of one node that are added to the store as a whole, once.
 ///
-/// Redis is busy for as long as a batch is applied: keep it below about ten thousand files.
+/// Redis answers nobody else while a batch is applied, which takes about 15 µs for each file of a day: keep a batch below a
+/// thousand or so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatsBatch {
     /// The node that counted, by a name that it keeps.
