@@ -11,6 +11,7 @@ use super::host::{Host, Place};
 use super::program::Program;
 
 const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 
 /// A `redis-server` that writes every command to its append-only file before it answers.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string(), "--save", ""]);
         command.args(["--appendonly", "yes", "--appendfsync", "always"]).arg("--dir").arg(&self.folder);
+        // A replica would otherwise be known by the address that its connection to the master has.
+        command.args(["--replica-announce-ip", &address.ip().to_string()]);
         let server = self.server.insert(Program::start("redis-server", &mut command, &self.folder));
         eventually("an answer of redis-server", || {
             server.assert_running();
@@ -62,6 +65,45 @@ impl Redis {
     /// Sends a command and returns the answer, a line per element.
     pub(crate) fn command(&self, words: &[&str]) -> String {
         redis_cli(self.address(), words)
+    }
+}
+
+/// A running `redis-sentinel` that watches over one master under the name `mirrors` and needs nobody's consent.
+#[derive(Debug)]
+pub(crate) struct Sentinel {
+    host: Host,
+    _sentinel: Program,
+}
+
+impl Sentinel {
+    /// Starts a sentinel and waits until it knows a replica of `master`.
+    pub(crate) fn start(folder: &Path, master: &Redis) -> Sentinel {
+        let host = Host::claim(Place::Nowhere);
+        let (own, watched) = (host.port(SENTINEL_PORT), master.address());
+        let file = folder.join("sentinel.conf");
+        let lines = [
+            format!("bind {}", own.ip()),
+            format!("port {}", own.port()),
+            format!("dir {}", folder.display()),
+            format!("sentinel monitor mirrors {} {} 1", watched.ip(), watched.port()),
+            "sentinel down-after-milliseconds mirrors 500".to_owned(),
+            "sentinel failover-timeout mirrors 3000".to_owned(),
+        ];
+        std::fs::write(&file, lines.join("\n") + "\n").expect("configuration of the sentinel");
+        let mut command = Command::new("redis-server");
+        command.arg(&file).arg("--sentinel");
+        let mut sentinel = Program::start("redis-sentinel", &mut command, folder);
+        eventually("the sentinel knows a replica", || {
+            sentinel.assert_running();
+            let replicas = redis_cli(own, &["SENTINEL", "replicas", "mirrors"]);
+            if replicas.contains("slave") { Ok(()) } else { Err(replicas) }
+        });
+        Sentinel { host, _sentinel: sentinel }
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.host.port(SENTINEL_PORT)
     }
 }
 
