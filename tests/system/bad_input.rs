@@ -101,6 +101,29 @@ fn taken_ports_are_named() {
     }
 }
 
+/// As in a container whose security filter blocks io_uring.
+#[test]
+fn a_refused_io_uring_is_explained() {
+    let mut redirector = Redirector::new();
+    redirector.set("Runtime", "io_uring");
+    let daemon = redirector.daemon_command();
+    let mut command = Command::new("strace");
+    command.args([
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=io_uring_setup",
+        "-e",
+        "inject=io_uring_setup:error=EPERM",
+    ]);
+    command.arg(daemon.get_program()).args(daemon.get_args());
+    let mut daemon = Program::start("refused", &mut command, redirector.folder());
+    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.output());
+    assert_says(&daemon.output(), &["io_uring", "security filter", "seccomp"]);
+}
+
 #[test]
 fn wrong_usage_and_unreachable_daemons_have_their_exit_status() {
     let redirector = Redirector::new();

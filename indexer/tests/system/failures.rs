@@ -44,11 +44,12 @@ fn a_missing_repository_is_named() {
 }
 
 #[test]
-fn redis_is_refused_with_the_way_out() {
+fn a_redis_that_is_away_is_named() {
     let site = Site::new();
     let text = fs::read_to_string(site.configuration()).unwrap();
-    fs::write(site.configuration(), text.replace("embedded", "redis")).unwrap();
-    fails(&site, &["scan", "-source"], 1, &["`Database: embedded`"]);
+    let text = text.replace("embedded", "redis") + "\nRedisAddress: 127.0.0.1:1\n";
+    fs::write(site.configuration(), text).unwrap();
+    fails(&site, &["scan", "-source"], 1, &["127.0.0.1:1", "start Redis"]);
 }
 
 #[test]
