@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod demo;
+mod existing_installation;
 mod harness;
 mod http_surface;
 mod indexer_killed;
