@@ -2,24 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use mb_core::config::Config;
+use mb_core::config::{Config, DatabaseKind};
 use mb_core::link::SourceReport;
 use mb_core::mirror::MirrorId;
-use mb_core::store::{self, LogEntry, LogEvent, Store, StoreError};
+use mb_core::store::{self, LeaseName, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
 
 use crate::build::publication::{Publication, PublicationError};
 use crate::http::{HttpClient, HttpClientError};
-use crate::lock::{HeldLock, LockError, source_lock, try_lock};
 use crate::progress::{Cancellation, Progress};
 use crate::published::Published;
 use crate::scan::results::{ResultsError, ScanResults};
 use crate::source::{self, SourceError, SourceOptions};
-
-/// How often a lock is tried that another job holds.
-const LOCK_RETRY: Duration = Duration::from_millis(100);
+use crate::turn::{self, Other, Turn, TurnError, Turns};
 
 /// Why the indexer cannot work at all.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +34,9 @@ pub(crate) enum StartError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// No thread for leases.
+    #[error("starting a thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// There is no HTTP client.
     #[error(transparent)]
     Http(#[from] HttpClientError),
@@ -49,9 +48,12 @@ pub(crate) enum ScanSourceError {
     /// The scan failed.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Its lock cannot be had.
+    /// Another job or node scans it, and the caller does not wait.
+    #[error("the repository is being scanned by {0}")]
+    Busy(Other),
+    /// Nobody can tell whether another scans it.
     #[error("scanning the repository: {0}")]
-    Lock(#[from] LockError),
+    Turn(#[from] TurnError),
     /// It is stored, and published when that works again.
     #[error("the repository was scanned and the result is stored, but not yet in use: {0}")]
     Publish(#[from] PublicationError),
@@ -64,6 +66,8 @@ pub(crate) struct Indexer {
     pub(crate) store: Arc<dyn Store>,
     /// What each mirror has.
     pub(crate) results: Arc<ScanResults>,
+    /// Who may scan now.
+    pub(crate) turns: Turns,
     /// The way into the index.
     pub(crate) publication: Arc<Publication>,
     /// What is in the index now.
@@ -79,11 +83,18 @@ impl Indexer {
         let store = store::open(&config)?;
         std::fs::create_dir_all(&index_dir).map_err(|cause| StartError::Folder { path: index_dir.clone(), cause })?;
         let results = Arc::new(ScanResults::open(&state_dir)?);
+        let turns = match config.database {
+            DatabaseKind::Embedded => Turns::of_one_node(state_dir.clone()),
+            DatabaseKind::Redis => {
+                Turns::of_several_nodes(state_dir.clone(), Arc::clone(&store)).map_err(StartError::Thread)?
+            }
+        };
         let publication = Publication::new(state_dir, index_dir.clone(), Arc::clone(&store), Arc::clone(&results));
         Ok(Arc::new(Indexer {
             config: RwLock::new(Arc::new(config)),
             store,
             results,
+            turns,
             publication: Arc::new(publication),
             published: Arc::new(Published::new(index_dir)),
             http: HttpClient::new()?,
@@ -138,22 +149,47 @@ impl Indexer {
         }
     }
 
-    /// Scans the source repository and publishes the result. Waits while another process or job scans it.
+    /// Takes the turn for a scan, or says whose it is.
+    pub(crate) async fn attempt_turn(self: &Arc<Self>, name: LeaseName) -> Result<Result<Turn, Other>, TurnError> {
+        self.blocking(move |indexer| indexer.turns.attempt(name)).await
+    }
+
+    /// Waits for the turn for a scan, without holding a thread.
+    pub(crate) async fn wait_for_turn(
+        self: &Arc<Self>,
+        name: LeaseName,
+        progress: &Progress,
+    ) -> Result<Turn, TurnError> {
+        loop {
+            match self.attempt_turn(name).await? {
+                Ok(turn) => return Ok(turn),
+                Err(other) => turn::pause(other, progress).await,
+            }
+        }
+    }
+
+    /// Scans the source repository and publishes the result. While another job or node scans it, this waits if `wait`, and
+    /// else fails with [`ScanSourceError::Busy`].
     pub(crate) async fn scan_source(
         self: &Arc<Self>,
         rehash: bool,
         force: bool,
+        wait: bool,
         progress: &Progress,
     ) -> Result<SourceReport, ScanSourceError> {
         let config = self.config();
-        let lock = wait_async(|| try_lock(&source_lock(&config.state_dir)), progress).await?;
+        let turn = if wait {
+            self.wait_for_turn(LeaseName::SourceScan, progress).await?
+        } else {
+            self.attempt_turn(LeaseName::SourceScan).await?.map_err(ScanSourceError::Busy)?
+        };
         tracing::info!(repository = %config.repository.display(), "source scan started");
         let cancellation = Cancellation::default();
         let _cancel = cancellation.on_drop();
         let (job_progress, options) = (progress.clone(), SourceOptions { hashes: config.hashes, rehash, force });
         let outcome = self
             .blocking(move |indexer| {
-                let _lock = lock;
+                let _turn = turn;
                 let mut publish_early = || {
                     job_progress.report("Publishing new files before hashing them".to_owned());
                     let fix = indexer.config().fix_timezone_offsets;
@@ -179,19 +215,5 @@ impl Indexer {
         let SourceReport { files, hashed, removed, unreadable } = outcome.report;
         tracing::info!(files, hashed, removed, unreadable, "source scan completed");
         Ok(outcome.report)
-    }
-}
-
-/// Tries a lock until it is free, without holding a thread.
-pub(crate) async fn wait_async(
-    mut attempt: impl FnMut() -> Result<Option<HeldLock>, LockError>,
-    progress: &Progress,
-) -> Result<HeldLock, LockError> {
-    loop {
-        if let Some(held) = attempt()? {
-            return Ok(held);
-        }
-        progress.report("Waiting for another scan of the same to end".to_owned());
-        tokio::time::sleep(LOCK_RETRY).await;
     }
 }

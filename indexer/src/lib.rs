@@ -13,7 +13,8 @@
 //! - `monitor`: health checks
 //! - `schedule`: what is due when; the `run` command
 //! - `serve`: requests over the socket in the state directory
-//! - `indexer`: what all of these share; `published`: the index as it is now; `http`, `lock`, `progress`: what the names say
+//! - `indexer`: what all of these share; `published`: the index as it is now; `turn`, `lease_keeper`: who may scan now, on
+//!   this node and across nodes; `http`, `lock`, `progress`: what the names say
 //! - [`cli`]: the command line
 //!
 //! Work that takes long blocks on threads for it; one asynchronous thread waits for rsync, mirrors, timers and requests.
@@ -24,6 +25,7 @@ pub mod cli;
 mod build;
 mod http;
 mod indexer;
+mod lease_keeper;
 mod lock;
 mod monitor;
 mod progress;
@@ -32,3 +34,4 @@ mod scan;
 mod schedule;
 mod serve;
 mod source;
+mod turn;

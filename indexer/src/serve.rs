@@ -117,7 +117,7 @@ async fn answer(request: Request, scheduler: &Arc<Scheduler>, progress: &Progres
                 }
             }
         }
-        Request::ScanSource { rehash, force } => match indexer.scan_source(rehash, force, progress).await {
+        Request::ScanSource { rehash, force } => match indexer.scan_source(rehash, force, true, progress).await {
             Ok(report) => Event::Done { scan: None, source: Some(report) },
             Err(error) => {
                 tracing::warn!(%error, "requested source scan failed");

@@ -142,11 +142,13 @@ fn open(config_path: &Path) -> Result<Arc<Indexer>, CommandError> {
     Ok(Indexer::open(loaded.config)?)
 }
 
-/// Runs `future` on this thread; threads that still block when it is done are not waited for long.
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T, CommandError> {
+/// Runs `future`, which works with `indexer`, on this thread; threads that still block when it is done are not waited for
+/// long. No lease outlasts it.
+fn block_on<T>(indexer: &Indexer, future: impl Future<Output = T>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::System)?;
     let value = runtime.block_on(future);
     runtime.shutdown_timeout(END_WITHIN);
+    indexer.turns.end();
     Ok(value)
 }
 

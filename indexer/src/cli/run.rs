@@ -17,8 +17,8 @@ pub(super) fn run(config_path: &Path, supervised: bool) -> Result<(), CommandErr
     let state_dir = indexer.config().state_dir.clone();
     let _only_one = try_lock(&indexer_lock(&state_dir))?
         .ok_or_else(|| CommandError::AlreadyRunning { state_dir: state_dir.clone() })?;
-    let scheduler = Arc::new(Scheduler::new(indexer, config_path.to_owned()));
-    block_on(async move {
+    let scheduler = Arc::new(Scheduler::new(Arc::clone(&indexer), config_path.to_owned()));
+    block_on(&indexer, async move {
         let listener = listen(&state_dir)?;
         let input_ended = supervised.then(watch_input);
         let input_ended = async {

@@ -49,7 +49,7 @@ pub(super) struct ScanArguments {
 /// Scans once. What fails is said at once; the others go on.
 pub(super) fn scan(config_path: &Path, arguments: ScanArguments) -> Result<(), CommandError> {
     let indexer = open(config_path)?;
-    block_on(async move {
+    block_on(&indexer, async {
         tokio::select! {
             outcome = scan_what(&indexer, &arguments) => outcome,
             signal = end_signal() => {
@@ -86,7 +86,7 @@ fn named<'m>(mirrors: &'m [Mirror], name: &str) -> Result<&'m Mirror, CommandErr
 async fn scan_source(indexer: &Arc<Indexer>, arguments: &ScanArguments) -> Result<(), CommandError> {
     let (progress, messages) = Progress::channel();
     let shown = show(messages);
-    let outcome = indexer.scan_source(arguments.rehash, arguments.force, &progress).await;
+    let outcome = indexer.scan_source(arguments.rehash, arguments.force, true, &progress).await;
     shown.abort();
     clear_line();
     match outcome {

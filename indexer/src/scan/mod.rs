@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mb_core::link::ScanReport;
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol, UrlScheme, absolute_url};
-use mb_core::store::{LogEvent, StoreError, SyncRecord};
+use mb_core::store::{LeaseName, LogEvent, StoreError, SyncRecord};
 use mb_core::time::Timestamp;
 use mb_index::{Entry, FileIndex};
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,10 +17,10 @@ use self::results::{ResultsError, ScanFacts};
 use self::rsync::{RsyncError, RsyncUrl};
 use self::timezone::{CommonFile, SAMPLE, detect_offset};
 use crate::build::publication::PublicationError;
-use crate::indexer::{Indexer, wait_async};
-use crate::lock::{LockError, mirror_lock, try_lock};
+use crate::indexer::Indexer;
 use crate::monitor;
 use crate::progress::Progress;
+use crate::turn::{Other, TurnError};
 
 pub(crate) mod listing;
 pub(crate) mod results;
@@ -36,12 +36,22 @@ pub(crate) enum ScanError {
     /// The mirror is gone, or the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Another job scans the mirror.
-    #[error("mirror {0} is being scanned already")]
-    Busy(String),
-    /// Its lock cannot be had.
-    #[error(transparent)]
-    Lock(#[from] LockError),
+    /// Another job or node scans the mirror.
+    #[error("mirror {mirror} is being scanned by {other}")]
+    Busy {
+        /// Its name.
+        mirror: String,
+        /// Who scans it.
+        other: Other,
+    },
+    /// Nobody can tell whether another scans it.
+    #[error("scanning mirror {mirror}: {cause}")]
+    Turn {
+        /// Its name.
+        mirror: String,
+        /// Why not.
+        cause: TurnError,
+    },
     /// There is nothing to compare with.
     #[error("the repository was not scanned yet: run `mirrorbits refresh` or `mb-indexer scan -source` first")]
     NoSource,
@@ -96,11 +106,13 @@ pub(crate) async fn scan_mirror(
     place: Option<OwnedSemaphorePermit>,
 ) -> Result<ScanReport, ScanError> {
     let mirror = indexer.blocking(move |indexer| find_mirror(indexer, order.mirror)).await?;
-    let path = mirror_lock(&indexer.config().state_dir, mirror.id);
-    let _lock = if order.wait {
-        wait_async(|| try_lock(&path), progress).await?
+    let name = LeaseName::MirrorScan(mirror.id);
+    let failed = |cause| ScanError::Turn { mirror: mirror.settings.name.clone(), cause };
+    let _turn = if order.wait {
+        indexer.wait_for_turn(name, progress).await.map_err(failed)?
     } else {
-        try_lock(&path)?.ok_or_else(|| ScanError::Busy(mirror.settings.name.clone()))?
+        let busy = |other| ScanError::Busy { mirror: mirror.settings.name.clone(), other };
+        indexer.attempt_turn(name).await.map_err(failed)?.map_err(busy)?
     };
     match scan_locked(indexer, &mirror, order, progress, place).await {
         Ok(report) => Ok(report),

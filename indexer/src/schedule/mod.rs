@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use self::plan::{Intervals, Job, Plan};
 use crate::build::publication::PublicationError;
-use crate::indexer::Indexer;
+use crate::indexer::{Indexer, ScanSourceError};
 use crate::monitor;
 use crate::progress::Progress;
 use crate::scan::{ScanError, ScanOrder, scan_mirror};
@@ -25,6 +25,10 @@ mod plan;
 
 /// The mirrors are read again this often at least: other processes change them, too.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// When the source scan is tried again that another node or job was in the way of: this node has published no index before
+/// its own first one.
+const SOURCE_RETRY: Duration = Duration::from_secs(5);
 
 /// Health checks under way at a time. A guess: far fewer than the descriptors a process may have.
 const CHECKS_AT_ONCE: usize = 64;
@@ -43,6 +47,8 @@ enum Ended {
     Scan(MirrorId),
     Check(MirrorId),
     Source,
+    /// Another node or job scans the source.
+    SourceBusy,
     CatchUp,
 }
 
@@ -221,8 +227,13 @@ impl Work<'_> {
         self.source = SourceClock::Running(now);
         let indexer = Arc::clone(&self.scheduler.indexer);
         self.jobs.spawn(async move {
-            if let Err(error) = indexer.scan_source(false, false, &Progress::unwatched()).await {
-                tracing::error!(%error, "source scan failed");
+            match indexer.scan_source(false, false, false, &Progress::unwatched()).await {
+                Err(busy @ ScanSourceError::Busy(_)) => {
+                    tracing::debug!("source scan put off: {busy}");
+                    return Ended::SourceBusy;
+                }
+                Err(error) => tracing::error!(%error, "source scan failed"),
+                Ok(_) => {}
             }
             Ended::Source
         });
@@ -252,7 +263,8 @@ impl Work<'_> {
             // The semaphore is never closed.
             let place = places.acquire_owned().await.ok();
             match scan_mirror(&indexer, order, &Progress::unwatched(), place).await {
-                Ok(_) | Err(ScanError::Busy(_)) => {}
+                Ok(_) => {}
+                Err(busy @ ScanError::Busy { .. }) => tracing::debug!("scan skipped: {busy}"),
                 Err(error) => tracing::warn!(%mirror, %error, "scan failed"),
             }
             Ended::Scan(mirror)
@@ -284,6 +296,7 @@ impl Work<'_> {
                     self.source = SourceClock::Due(began + interval);
                 }
             }
+            Ok(Ended::SourceBusy) => self.source = SourceClock::Due(Instant::now() + SOURCE_RETRY),
             Ok(Ended::CatchUp) => {}
             Err(error) => tracing::error!(%error, "a job ended by a defect of this program; please report it"),
         }

@@ -6,3 +6,4 @@ mod daemon;
 mod failures;
 mod harness;
 mod one_shot;
+mod several_nodes;

@@ -14,6 +14,8 @@ use mb_core::mirror::{Mirror, MirrorId, MirrorSettings};
 use mb_core::store::{EmbeddedStore, Store};
 use mb_index::{FileIndex, open_newest_files};
 
+pub mod redis;
+
 /// How long a condition may take to come true on a slow machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -40,11 +42,11 @@ impl Drop for Server {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn wait_for_port(port: u16) {
+pub fn wait_for_port(port: u16) {
     wait_for("a server to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
 }
 
@@ -70,9 +72,10 @@ impl Site {
 
     fn write_configuration(&self) {
         let text = format!(
-            "Repository: {}\nStateDir: {}\nDatabase: embedded\nScanInterval: 30\nCheckInterval: 1\n{}\n",
+            "Repository: {}\nStateDir: {}\nDatabase: {}\nScanInterval: 30\nCheckInterval: 1\n{}\n",
             self.repository().display(),
             self.state_dir().display(),
+            if self.extra_configuration.contains("RedisAddress") { "redis" } else { "embedded" },
             self.extra_configuration
         );
         fs::write(self.configuration(), text).unwrap();
