@@ -241,7 +241,8 @@ pub trait Store: Send + Sync {
     fn give_lease_back(&self, name: LeaseName, holder: &str) -> Result<()>;
 
     /// Calls `on_change` on a thread of its own for each change of a mirror in the store, whoever made it, until the watch is
-    /// dropped. The embedded store, which one node has for itself, never calls it.
+    /// dropped. The embedded store, which one node has for itself, never calls it. In
+    /// Redis, a node that watches is announced to the others.
     fn watch_changes(&self, on_change: Box<dyn FnMut(Change) + Send>) -> ChangeWatch;
 }
 

@@ -35,6 +35,7 @@ impl Drop for ChangeWatch {
 }
 
 /// Tells whether the watch was dropped.
+#[derive(Clone)]
 pub(super) struct Ended(Arc<AtomicBool>);
 
 impl Ended {

@@ -111,6 +111,14 @@ impl Pool {
         self.location.name()
     }
 
+    /// The number of the database.
+    pub(super) fn database(&self) -> i64 {
+        match &self.location {
+            Location::Server(server) => server.database,
+            Location::Sentinels { login, .. } => login.database,
+        }
+    }
+
     /// Runs `work` on a connection of its own.
     pub(super) fn with_session<T>(&self, work: impl FnOnce(&mut Session) -> Result<T, Failure>) -> Result<T, Failure> {
         let _turn = self.wait_for_turn()?;

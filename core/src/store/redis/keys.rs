@@ -32,6 +32,8 @@ pub(super) const MIGRATION_PART: &str = "MB_MIGRATION_PART";
 
 /// Channel: a mirror's id, after it was added, changed or removed.
 pub(super) const MIRROR_CHANNEL: &str = "_mirrorbits_mirror_update";
+/// Channel: `HELLO<database> <node id>` of every node, each second.
+pub(super) const CLUSTER_CHANNEL: &str = "_mirrorbits_cluster";
 /// Channel: a path of the source repository, after it was added, changed or removed.
 pub(super) const FILE_CHANNEL: &str = "_mirrorbits_file_update";
 

@@ -4,7 +4,7 @@
 //! - [`keys`]: the names of keys and channels
 //! - [`records`], [`file_facts`], [`logs`]: the forms of their values
 //! - [`mirrors`], [`source`], [`stats`], [`leases`]: the operations
-//! - [`watch`]: changes made by others
+//! - [`watch`]: changes made by others; [`cluster`]: telling them that this node is there
 //! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`address`], [`connection`], [`version`]: the way to the data, and whether it is ours
 //! - [`failure`]: what went wrong, in words that name the place and the way out
@@ -12,6 +12,7 @@
 //! A server that is away or frozen makes operations fail within seconds; nothing here waits for its return.
 
 mod address;
+mod cluster;
 mod connection;
 mod failure;
 mod file_facts;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::cluster;
 use super::connection::Pool;
 use super::failure::Failure;
 use super::keys;
@@ -19,9 +20,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Starts to watch, on a thread of its own.
+/// Starts to watch, on a thread of its own, and to announce this node, which is what watches.
 pub(super) fn start(pool: Arc<Pool>, mut on_change: Box<dyn FnMut(Change) + Send>) -> ChangeWatch {
     let (watch, ended) = ChangeWatch::new();
+    cluster::start(Arc::clone(&pool), ended.clone());
     let work = move || {
         let mut reported = false;
         while !ended.is_ended() {

@@ -1,5 +1,6 @@
 //! The Redis backend on real servers: the suite, without and with a password, then one file per concern.
 
+mod cluster;
 mod format;
 mod outage;
 mod sentinel;
