@@ -38,6 +38,8 @@ pub struct Connection<S> {
     stream: S,
     peer: Peer,
     phase: Phase,
+    /// Whether a request was answered, so that a silent client is one that keeps its connection for the next.
+    answered: bool,
     /// Received and not yet answered.
     input: Vec<u8>,
     /// `input` may hold complete requests.
@@ -58,6 +60,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: Peer, sha
         stream,
         peer,
         phase: Phase::Serving,
+        answered: false,
         input: Vec::new(),
         more: false,
         body: Body::None,
@@ -172,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Poll<io::Result<bool>> {
         let mut written = 0;
         if !core.output.is_empty() {
+            self.answered = true;
             let now = shard.clock.now();
             while written < core.output.len() {
                 match Pin::new(&mut self.stream).poll_write(context, &core.output[written..]) {
@@ -208,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Wait::Write
         } else if self.phase != Phase::Serving {
             Wait::Linger
-        } else if self.input.is_empty() && self.body == Body::None {
+        } else if self.answered && self.input.is_empty() && self.body == Body::None {
             Wait::Idle
         } else {
             Wait::Request

@@ -1,6 +1,9 @@
 //! What clients see on the wire: each test is a part of the HTTP interface, asked of the real daemon byte by byte.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 
 use crate::harness::eventually;
 use crate::harness::host::Place;
@@ -408,4 +411,25 @@ fn fallbacks_answer_when_no_mirror_can() {
     let document = redirector.get("/file.iso", &[PARIS, JSON]).json();
     assert_eq!(document["Fallback"], true);
     assert_eq!(document["MirrorList"][0]["Name"], "fallback1");
+}
+
+/// A client that sends nothing, or only half a request, used to keep its connection as long as one between two requests.
+#[test]
+fn an_unfinished_first_request_is_ended_after_ten_seconds() {
+    let mut redirector = Redirector::new();
+    redirector.start_without_indexer();
+    let started = Instant::now();
+    let open = |bytes: &[u8]| {
+        let mut client = TcpStream::connect(redirector.address()).expect("connection");
+        client.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+        client.write_all(bytes).expect("part of a request");
+        client
+    };
+    let (mut silent, mut unfinished) = (open(b""), open(b"GET /file.iso HTT"));
+    let mut answer = Vec::new();
+    unfinished.read_to_end(&mut answer).expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 408 Request Timeout\r\n"), "{}", answer.escape_ascii());
+    assert_eq!(silent.read_to_end(&mut answer).expect("the end"), 0, "there is nothing to say to silence");
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(9) && took < Duration::from_secs(25), "{took:?}");
 }
