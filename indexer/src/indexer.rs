@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use mb_core::config::{Config, DatabaseKind};
 use mb_core::link::SourceReport;
-use mb_core::mirror::MirrorId;
+use mb_core::mirror::{Mirror, MirrorId};
 use mb_core::store::{self, LeaseName, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
 
@@ -59,6 +59,17 @@ pub(crate) enum ScanSourceError {
     Publish(#[from] PublicationError),
 }
 
+/// Why it is not known what is due.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScheduleError {
+    /// The mirrors cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// This node's scan results cannot be read.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+}
+
 /// The shared state of all jobs.
 pub(crate) struct Indexer {
     config: RwLock<Arc<Config>>,
@@ -104,6 +115,24 @@ impl Indexer {
     /// The configuration in force.
     pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether other nodes use the store, too. What mirrors have is in this node's own scan results all the same.
+    pub(crate) fn shares_its_store(&self) -> bool {
+        self.config().database == DatabaseKind::Redis
+    }
+
+    /// All mirrors, as the schedule sees them: with the time of the latest scan whose result this node has. In a store of
+    /// several nodes the record tells that of any node.
+    pub(crate) fn mirrors_to_schedule(&self) -> Result<Vec<Mirror>, ScheduleError> {
+        let mut mirrors = self.store.mirrors()?;
+        if self.shares_its_store() {
+            let started = self.results.started()?;
+            for mirror in &mut mirrors {
+                mirror.state.last_sync = started.get(&mirror.id).copied().unwrap_or(Timestamp::NEVER);
+            }
+        }
+        Ok(mirrors)
     }
 
     /// Puts another configuration in force, except for where things are stored, which takes a restart.
@@ -208,7 +237,9 @@ impl Indexer {
             })
             .await?;
         let never_published = self.blocking(|indexer| indexer.published.files().is_none()).await;
-        if outcome.unpublished || never_published || !self.publication.published_by_this_process().await {
+        // Another node may have stored what this scan found nothing new in.
+        let shared = self.shares_its_store();
+        if outcome.unpublished || shared || never_published || !self.publication.published_by_this_process().await {
             progress.report("Publishing".to_owned());
             self.publish_files().await?;
         }

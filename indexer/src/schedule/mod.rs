@@ -190,7 +190,7 @@ impl Work<'_> {
             .indexer
             .blocking(|indexer| {
                 let has_source = indexer.published.files().is_some();
-                indexer.store.mirrors().map(|mirrors| (mirrors, has_source))
+                indexer.mirrors_to_schedule().map(|mirrors| (mirrors, has_source))
             })
             .await;
         let mirrors = match mirrors {

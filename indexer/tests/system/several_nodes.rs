@@ -120,3 +120,32 @@ fn a_scan_fails_clearly_when_redis_is_away() {
         "{message}"
     );
 }
+
+/// What a mirror has is known to the node that scanned it, and the store tells all nodes of the scan: the second node used
+/// to take that for its own and served without the mirror. Likewise it did not index what the first had stored of the source.
+#[test]
+fn each_node_scans_and_indexes_for_itself() {
+    let redis = Redis::start();
+    let (first, second) = (node(&redis), node(&redis));
+    first.copy_to_mirror("m");
+    let (_rsync, port) = first.start_rsync();
+    let rsync_url = format!("rsync://127.0.0.1:{port}/m/");
+    let settings = MirrorSettings { name: "m".to_owned(), rsync_url, ..MirrorSettings::default() };
+    let id = redis.store().add_mirror(&settings).unwrap();
+    first.run_ok(&["scan", "-enable", "m"]);
+    assert!(!redis.store().mirrors().unwrap()[0].state.last_sync.is_never());
+
+    let _second = second.start_indexer(&[]);
+    wait_for("the second node to scan the mirror", || {
+        second.index().mirror_ids().any(|mirror| mirror == id).then_some(())
+    });
+
+    for site in [&first, &second] {
+        site.write("b", "b", 1_700_000_000);
+    }
+    first.run_ok(&["scan", "-source"]);
+    let Event::Done { .. } = second.request(&Request::ScanSource { rehash: false, force: false }) else {
+        panic!("the source was not scanned")
+    };
+    assert!(matches!(second.index().lookup(b"/b"), mb_index::Entry::File(_)));
+}

@@ -3,7 +3,7 @@
 //! A mirror's result is a list of blocks ([`block`]), and mirrors share blocks of equal content, so hundreds of complete
 //! mirrors take little more room than one. The file can be lost without harm: the next scans fill it again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -191,6 +191,17 @@ impl ScanResults {
         };
         let connection = open().map_err(database_error(&self.path))?;
         Ok(Snapshot { path: self.path.clone(), connection })
+    }
+
+    /// When the stored scan of each mirror was started.
+    pub(crate) fn started(&self) -> Result<HashMap<MirrorId, Timestamp>, ResultsError> {
+        let connection = self.connection();
+        let read = || {
+            let mut statement = connection.prepare("SELECT mirror, started FROM scans")?;
+            let started = statement.query_map([], |row| Ok((MirrorId(row.get(0)?), Timestamp(row.get(1)?))))?;
+            started.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(database_error(&self.path))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
