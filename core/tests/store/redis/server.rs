@@ -14,7 +14,7 @@ use redis::FromRedisValue;
 use tempfile::TempDir;
 
 /// How long any condition is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running `redis-server`.
 pub(crate) struct Server {
@@ -79,6 +79,12 @@ impl Server {
             command.arg(word);
         }
         command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Whether the server has this role now. A Sentinel that changes it cuts all connections, which may be ours.
+    pub(crate) fn has_role(&self, role: &str) -> bool {
+        let state: redis::RedisResult<String> = redis::cmd("INFO").arg("replication").query(&mut self.connection());
+        state.is_ok_and(|state| state.contains(&format!("role:{role}")))
     }
 
     /// Ends the server; what it held in memory is gone unless it was told to save.
