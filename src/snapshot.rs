@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
 use mb_core::geo::GeoDatabase;
 use mb_index::FileIndex;
 
@@ -54,8 +55,9 @@ impl Snapshot {
 /// The current snapshot, shared by the control thread, which replaces it, and the shards, which follow.
 pub struct Publication {
     current: ArcSwap<Snapshot>,
-    /// Counts the replacements, so that a shard sees by one load whether there was one.
-    epoch: AtomicU64,
+    /// Counts the replacements, so that a shard sees by one load whether there was one. On a cache line of its own, which
+    /// stays in every core's cache until there is one.
+    epoch: CachePadded<AtomicU64>,
     retired: Mutex<Vec<Arc<Snapshot>>>,
 }
 
@@ -64,7 +66,7 @@ impl Publication {
     pub fn new(snapshot: Snapshot) -> Publication {
         Publication {
             current: ArcSwap::from_pointee(snapshot),
-            epoch: AtomicU64::new(0),
+            epoch: CachePadded::new(AtomicU64::new(0)),
             retired: Mutex::new(Vec::new()),
         }
     }
