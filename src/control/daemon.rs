@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mb_core::config::{self, Config, ConfigError, RuntimeKind};
+use mb_core::config::{self, Config, ConfigError, RuntimeKind, StatsRetention};
 use mb_core::geo::GeoDatabase;
 use mb_core::store::{self, ReopeningStore, Store, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -96,6 +96,7 @@ impl Daemon<'_> {
     async fn run(self) -> Result<(), DaemonError> {
         let config = &self.config;
         let mut signals = Signals::listen()?;
+        warn_of_keys_without_effect(config);
         if config.runtime == RuntimeKind::Epoll {
             return Err(DaemonError::Epoll);
         }
@@ -161,6 +162,18 @@ impl Daemon<'_> {
         }
         tracing::info!("ended");
         end.map(|_| ())
+    }
+}
+
+/// Tells the operator who switched something on that this version does not have.
+fn warn_of_keys_without_effect(config: &Config) {
+    let keys = [
+        ("LogDir", config.log_dir.is_some()),
+        ("Templates", config.templates.is_some()),
+        ("StatsRetention", config.stats_retention != StatsRetention::default()),
+    ];
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        tracing::warn!("{key} is set and has no effect: this version does not have what it is for");
     }
 }
 

@@ -89,6 +89,16 @@ fn a_missing_repository_is_reported_while_the_last_index_is_served() {
     assert_eq!(redirector.get("/file.iso", &[]).status, 302, "nothing is lost");
 }
 
+/// What is asked for in vain must not be silent.
+#[test]
+fn keys_without_effect_are_named() {
+    let mut redirector = Redirector::new();
+    let folder = redirector.folder().display().to_string();
+    redirector.set("LogDir", folder);
+    redirector.start_without_indexer();
+    redirector.daemon().wait_for_output("LogDir is set and has no effect");
+}
+
 #[test]
 fn taken_ports_are_named() {
     for key in ["ListenAddress", "RPCListenAddress"] {

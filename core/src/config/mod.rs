@@ -222,7 +222,7 @@ pub struct Config {
     pub shards: Option<usize>,
     /// On what shards run.
     pub runtime: RuntimeKind,
-    /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Show private fields of mirrors in JSON.
     pub expose_private_fields: bool,
