@@ -16,9 +16,11 @@ test: test-programs test-python ## Install what the tests need, then run all of 
 	$(CARGO) test --locked --workspace --doc
 	@$(MAKE) --no-print-directory test-valkey
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
+		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci) && \
+		MIRRORBITS_TEST_RUNTIME=epoll $(CARGO) nextest run --locked -p mirrorbits --test system $(if $(CI),--profile ci); \
 	else \
-		$(CARGO) test --locked --workspace --all-targets; \
+		$(CARGO) test --locked --workspace --all-targets && \
+		MIRRORBITS_TEST_RUNTIME=epoll $(CARGO) test --locked -p mirrorbits --test system; \
 	fi
 
 # The Valkey of PyPI is built without TLS.

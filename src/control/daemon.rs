@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mb_core::config::{self, Config, ConfigError, RuntimeKind, StatsRetention};
+use mb_core::config::{self, Config, ConfigError, StatsRetention};
 use mb_core::geo::GeoDatabase;
 use mb_core::store::{self, ReopeningStore, Store, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -61,12 +61,8 @@ pub enum DaemonError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Rpc(#[from] rpc::ServeError),
-    #[error("{0}\nThe shards need io_uring: this version has no other runtime")]
-    IoUring(StartError),
-    #[error("Runtime: epoll: this version runs on io_uring only; set `Runtime: auto`")]
-    Epoll,
     #[error(transparent)]
-    Shards(StartError),
+    Shards(#[from] StartError),
     #[error("a shard ended by itself; the log tells why")]
     ShardDied,
     #[error("the control thread cannot be set up: {0}")]
@@ -97,9 +93,6 @@ impl Daemon<'_> {
         let config = &self.config;
         let mut signals = Signals::listen()?;
         warn_of_keys_without_effect(config);
-        if config.runtime == RuntimeKind::Epoll {
-            return Err(DaemonError::Epoll);
-        }
         if !config.repository.is_dir() {
             tracing::error!(
                 "Repository {}: is no folder; the last index is served until it is one",
@@ -117,12 +110,9 @@ impl Daemon<'_> {
         let shards = config.shards.unwrap_or_else(|| usable_cores().len());
         let listeners = listener::listen(&config.listen_address, shards)?;
         let rpc_listener = rpc::bind(&config.rpc_listen_address).await?;
-        let pool = Pool::start(listeners, &publication).map_err(|error| match error {
-            StartError::IoUring(_) => DaemonError::IoUring(error),
-            StartError::Shard { .. } => DaemonError::Shards(error),
-        })?;
+        let pool = Pool::start(listeners, &publication, config.runtime)?;
         let _pid_file = self.options.pid_file.as_deref().map(PidFile::write).transpose()?;
-        tracing::info!("serving on {} with {} shards on io_uring", config.listen_address, pool.len());
+        tracing::info!("serving on {} with {} shards on {}", config.listen_address, pool.len(), pool.runtime());
 
         let indexer = self
             .options

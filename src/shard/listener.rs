@@ -40,7 +40,7 @@ pub enum ListenError {
 /// A listening socket of one shard.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket, blocking: glommio polls it itself.
+    /// The socket. Whether its calls block is up to the runtime that takes it.
     pub socket: Socket,
     /// Whether its clients are hosts, which have addresses, or local processes.
     pub is_tcp: bool,

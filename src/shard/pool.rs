@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use mb_core::config::RuntimeKind;
+
 use super::listener::Listener;
-use super::rt;
+use super::rt::{Handle, Runtime, Seat, probe};
 use crate::snapshot::Publication;
 
 /// What shards are doing. Stages only ever advance.
@@ -67,9 +69,9 @@ impl Drop for Running {
 /// Why shards cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// io_uring is not to be had.
-    #[error(transparent)]
-    IoUring(#[from] rt::probe::Refusal),
+    /// io_uring was asked for and is not to be had.
+    #[error("Runtime: io_uring: {0}; or set `Runtime: auto`, which takes epoll then")]
+    IoUring(#[from] probe::Refusal),
     /// A thread or its runtime cannot be made.
     #[error("shard {shard} cannot be started: {reason}")]
     Shard {
@@ -82,8 +84,9 @@ pub enum StartError {
 
 /// The running shards.
 pub struct Pool {
+    runtime: Runtime,
     orders: Arc<Orders>,
-    shards: Vec<rt::glommio::Handle>,
+    shards: Vec<Handle>,
 }
 
 impl Pool {
@@ -91,14 +94,18 @@ impl Pool {
     ///
     /// # Errors
     /// [`StartError`]; no shard runs then.
-    pub fn start(listeners: Vec<Listener>, publication: &Arc<Publication>) -> Result<Pool, StartError> {
-        rt::probe::io_uring()?;
-        let mut pool = Pool { orders: Arc::new(Orders::new()), shards: Vec::new() };
+    pub fn start(
+        listeners: Vec<Listener>,
+        publication: &Arc<Publication>,
+        wanted: RuntimeKind,
+    ) -> Result<Pool, StartError> {
+        let runtime = Runtime::choose(wanted)?;
+        let mut pool = Pool { runtime, orders: Arc::new(Orders::new()), shards: Vec::new() };
         let cores = usable_cores();
         for (number, listener) in listeners.into_iter().enumerate() {
             let core = cores.get(number % cores.len().max(1)).copied();
-            let start = rt::glommio::start(number, core, listener, publication.clone(), pool.orders.clone());
-            match start {
+            let seat = Seat { number, core, listener, publication: publication.clone(), orders: pool.orders.clone() };
+            match runtime.start(seat) {
                 Ok(shard) => pool.shards.push(shard),
                 Err(reason) => {
                     pool.stop(Duration::ZERO);
@@ -107,6 +114,11 @@ impl Pool {
             }
         }
         Ok(pool)
+    }
+
+    /// What the shards run on.
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
     }
 
     /// How many shards run.

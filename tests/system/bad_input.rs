@@ -111,27 +111,35 @@ fn taken_ports_are_named() {
     }
 }
 
-/// As in a container whose security filter blocks io_uring.
-#[test]
-fn a_refused_io_uring_is_explained() {
-    let mut redirector = Redirector::new();
-    redirector.set("Runtime", "io_uring");
+/// The daemon as in a container whose security filter blocks io_uring.
+fn without_io_uring(redirector: &Redirector) -> Command {
     let daemon = redirector.daemon_command();
     let mut command = Command::new("strace");
-    command.args([
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=io_uring_setup",
-        "-e",
-        "inject=io_uring_setup:error=EPERM",
-    ]);
+    // The daemon is our child, and strace its descendant, so that signals reach the daemon.
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+    command.args(["-e", "trace=io_uring_setup", "-e", "inject=io_uring_setup:error=EPERM"]);
     command.arg(daemon.get_program()).args(daemon.get_args());
-    let mut daemon = Program::start("refused", &mut command, redirector.folder());
+    command
+}
+
+#[test]
+fn a_refused_io_uring_that_was_asked_for_is_explained() {
+    let mut redirector = Redirector::new();
+    redirector.set("Runtime", "io_uring");
+    let mut daemon = Program::start("refused", &mut without_io_uring(&redirector), redirector.folder());
     assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.output());
-    assert_says(&daemon.output(), &["io_uring", "security filter", "seccomp"]);
+    assert_says(&daemon.output(), &["Runtime: io_uring", "security filter", "seccomp", "Runtime: auto"]);
+}
+
+#[test]
+fn a_refused_io_uring_is_replaced_by_epoll_with_the_reason_in_the_log() {
+    let mut redirector = Redirector::new();
+    redirector.set("Runtime", "auto");
+    redirector.start_with(&mut without_io_uring(&redirector));
+    redirector.daemon().wait_for_output("on epoll");
+    assert_says(&redirector.daemon().output(), &["security filter", "seccomp"]);
+    assert_eq!(redirector.get("/file.iso", &[]).status, 503, "the first scan is still to come");
+    redirector.stop();
 }
 
 #[test]

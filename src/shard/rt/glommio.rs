@@ -1,13 +1,9 @@
 //! Shards on glommio: one io_uring executor per thread, pinned to a core.
 
-use std::cell::Cell;
-use std::future::poll_fn;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
-use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::sync::mpsc;
 
 use futures_lite::future;
 use glommio::net::{TcpListener, TcpStream};
@@ -15,18 +11,13 @@ use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local};
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use super::signal::Signal;
+use super::{ACCEPT_PAUSE, Seat, live};
 use crate::handle::Peer;
 use crate::shard::Shard;
 use crate::shard::connection::serve;
 use crate::shard::listener::Listener;
-use crate::shard::pool::{Orders, Stage};
-use crate::snapshot::Publication;
 
-/// Between two ticks of a shard: the resolution of its deadlines and of its clock, and how long an idle shard takes to see
-/// an order.
-const TICK: Duration = Duration::from_millis(100);
-/// How long accepting pauses when the process or the system has no descriptors or memory left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Entries of the submission queue. Each waiting connection has one poll request in flight, which takes no entry while it
 /// waits; a full queue only costs an earlier submission.
 const RING_DEPTH: usize = 1024;
@@ -45,28 +36,26 @@ impl Handle {
     }
 }
 
-/// Starts a shard on `core`, or unpinned, and waits until it runs.
+/// Starts a shard and waits until it runs.
 ///
 /// # Errors
 /// What glommio said.
-pub fn start(
-    number: usize,
-    core: Option<usize>,
-    listener: Listener,
-    publication: Arc<Publication>,
-    orders: Arc<Orders>,
-) -> Result<Handle, String> {
+pub fn start(seat: Seat) -> Result<Handle, String> {
+    // glommio's accept operation waits in the kernel, and a socket that does not block would end it at once.
+    seat.listener.socket.set_nonblocking(false).map_err(|error| error.to_string())?;
     let (started, starts) = mpsc::channel();
-    let placement = core.map_or(Placement::Unbound, Placement::Fixed);
-    let handle = LocalExecutorBuilder::new(placement)
-        .name(&format!("shard-{number}"))
+    let handle = LocalExecutorBuilder::new(seat.core.map_or(Placement::Unbound, Placement::Fixed))
+        .name(&seat.thread_name())
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY)
         .spawn(move || async move {
+            let Seat { listener, publication, orders, .. } = seat;
             let _running = orders.enter();
             // The receiver waits for exactly this.
             let _ = started.send(());
-            run(listener, publication, &orders).await;
+            let shard = Shard::new(publication, orders.clone(), fastrand::u64(..));
+            let start_accepting = |stop| spawn_local(accept(listener, shard.clone(), stop));
+            live(&shard, &orders, start_accepting, async |time| drop(sleep(time).await)).await;
         })
         .map_err(|error| error.to_string())?;
     match starts.recv() {
@@ -78,24 +67,8 @@ pub fn start(
     }
 }
 
-async fn run(listener: Listener, publication: Arc<Publication>, orders: &Arc<Orders>) {
-    let shard = Shard::new(publication, orders.clone(), fastrand::u64(..));
-    let drain = Rc::new(Signal::default());
-    let accepting = spawn_local(accept(listener, shard.clone(), drain.clone()));
-    while orders.stage() == Stage::Serving {
-        sleep(TICK).await;
-        shard.tick();
-    }
-    drain.raise();
-    accepting.await;
-    while orders.stage() == Stage::Draining && shard.connections.get() > 0 {
-        shard.tick();
-        sleep(TICK / 10).await;
-    }
-}
-
-/// Accepts connections until `drain` is raised.
-async fn accept(listener: Listener, shard: Rc<Shard>, drain: Rc<Signal>) {
+/// Accepts connections until `stop` is raised.
+async fn accept(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>) {
     let is_tcp = listener.is_tcp;
     let socket = listener.socket.try_clone();
     // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one. glommio calls only what
@@ -103,7 +76,7 @@ async fn accept(listener: Listener, shard: Rc<Shard>, drain: Rc<Signal>) {
     let listener = unsafe { TcpListener::from_raw_fd(listener.socket.into_raw_fd()) };
     loop {
         let accepted = future::or(async { Some(listener.shared_accept().await) }, async {
-            drain.raised().await;
+            stop.raised().await;
             None
         });
         match accepted.await {
@@ -139,31 +112,4 @@ fn close_on_exec(stream: &TcpStream) {
     // SAFETY: the descriptor is the stream's, which outlives this call.
     let socket = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     let _ = fcntl_setfd(socket, FdFlags::CLOEXEC);
-}
-
-/// Raised once, and waited for by one task of the same thread.
-#[derive(Default)]
-struct Signal {
-    raised: Cell<bool>,
-    waiting: Cell<Option<Waker>>,
-}
-
-impl Signal {
-    fn raise(&self) {
-        self.raised.set(true);
-        if let Some(waker) = self.waiting.take() {
-            waker.wake();
-        }
-    }
-
-    async fn raised(&self) {
-        poll_fn(|context| {
-            if self.raised.get() {
-                return Poll::Ready(());
-            }
-            self.waiting.set(Some(context.waker().clone()));
-            Poll::Pending
-        })
-        .await;
-    }
 }

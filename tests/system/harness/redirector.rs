@@ -18,6 +18,10 @@ use super::servers::MirrorSite;
 const HTTP_PORT: u16 = 8080;
 const RPC_PORT: u16 = 3390;
 
+/// Names the runtime that daemons run on where a test does not choose one itself: `make test` runs the tests of what a
+/// client sees once more with `epoll`.
+const RUNTIME_VARIABLE: &str = "MIRRORBITS_TEST_RUNTIME";
+
 /// A folder with a repository and a configuration, and the daemon that may run on them.
 #[derive(Debug)]
 pub(crate) struct Redirector {
@@ -44,6 +48,7 @@ impl Redirector {
             ("Database", "embedded".to_owned()),
             ("Shards", "1".to_owned()),
             ("RepositoryScanInterval", "0".to_owned()),
+            ("Runtime", std::env::var(RUNTIME_VARIABLE).unwrap_or_else(|_| "auto".to_owned())),
         ];
         let settings = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         Redirector { daemon: None, folder, host, settings }
@@ -115,7 +120,8 @@ impl Redirector {
         self.start_with(&mut command);
     }
 
-    fn start_with(&mut self, command: &mut Command) {
+    /// Starts the daemon by a command made of [`Redirector::daemon_command`].
+    pub(crate) fn start_with(&mut self, command: &mut Command) {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let mut daemon = Program::start("mirrorbits", command, self.folder.path());
         for address in [self.address(), self.rpc_address()] {
