@@ -55,7 +55,10 @@ pub fn start(seat: Seat) -> Result<Handle, String> {
             let _ = started.send(());
             let shard = Shard::new(publication, orders.clone(), fastrand::u64(..));
             let start_accepting = |stop| spawn_local(accept(listener, shard.clone(), stop));
-            live(&shard, &orders, start_accepting, async |time| drop(sleep(time).await)).await;
+            let pause = async |time| {
+                sleep(time).await;
+            };
+            live(&shard, &orders, start_accepting, pause).await;
         })
         .map_err(|error| error.to_string())?;
     match starts.recv() {
