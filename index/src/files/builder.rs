@@ -8,13 +8,12 @@ use mb_core::mirror::MirrorId;
 use mb_core::store::FileHashes;
 use mb_core::time::FileTime;
 
-use super::archive::{
-    ALIAS, DIRECTORY, EMPTY, EntryRow, ExceptionRow, FORBIDDEN, FilesArchive, HAS_MD5, HAS_SHA1, HAS_SHA256, Row,
-    UNKNOWN_TIME,
-};
+use super::archive::{ALIAS, DIRECTORY, EMPTY, EntryRow, FORBIDDEN, FilesArchive, HAS_MD5, HAS_SHA1, HAS_SHA256, Row};
 use super::path::is_canonical;
-use super::set::{SetId, contains};
+use super::set::SetId;
 use super::slots::{SlotTable, hash};
+
+mod copies;
 
 /// A mirror's copy of a file that differs from the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,32 +151,6 @@ impl FilesBuilder {
         }
     }
 
-    /// Words of 64 bits in a mirror set. Bit `n % 64` of word `n / 64` is the mirror with ordinal `n`.
-    pub fn set_words(&self) -> usize {
-        self.archive.mirror_ids.len().div_ceil(64)
-    }
-
-    /// The number of a mirror set; equal sets have equal numbers.
-    ///
-    /// # Panics
-    /// When there are not [`FilesBuilder::set_words`] words, or a bit beyond the last mirror is set.
-    pub fn intern_set(&mut self, words: &[u64]) -> SetId {
-        if let Some(&id) = self.sets.get(words) {
-            return id;
-        }
-        assert_eq!(words.len(), self.set_words(), "a mirror set has one bit for each mirror");
-        let spare = self.set_words() * 64 - self.archive.mirror_ids.len();
-        assert!(
-            words.last().is_none_or(|&last| last.leading_zeros() as usize >= spare),
-            "a mirror set names a mirror that is not in the table"
-        );
-        let id = SetId(self.archive.set_count);
-        self.archive.set_count += 1;
-        self.archive.set_words.extend_from_slice(words);
-        self.sets.insert(words.into(), id);
-        id
-    }
-
     /// Adds a file.
     ///
     /// # Errors
@@ -185,22 +158,13 @@ impl FilesBuilder {
     pub fn push_file(&mut self, file: FileRecord<'_>) -> Result<(), BuildError> {
         let path_length = checked_length(file.path)?;
         self.check_order(self.last_file(), file.path)?;
-        self.check_exceptions(&file)?;
+        self.check_copies(file.path, file.set, file.exceptions)?;
         if self.archive.rows.len() + self.entries.len() + depth(file.path) >= EMPTY as usize {
             return Err(BuildError::TooMany { what: "paths" });
         }
-        let too_many_exceptions = || BuildError::TooMany { what: "exceptions" };
-        let exceptions_length = u16::try_from(file.exceptions.len()).map_err(|_| too_many_exceptions())?;
-        let exceptions_start = u32::try_from(self.archive.exceptions.len()).map_err(|_| too_many_exceptions())?;
-
+        let (exceptions_start, exceptions_length) = self.push_exceptions(file.exceptions)?;
         add_directories_above(&mut self.entries, last_path(&self.archive), file.path);
         let archive = &mut self.archive;
-        archive.exceptions.extend(file.exceptions.iter().map(|exception| ExceptionRow {
-            size: exception.size,
-            modified: exception.modified.map_or(UNKNOWN_TIME, |time| time.0.max(UNKNOWN_TIME + 1)),
-            mirror: exception.mirror,
-            reserved: [0; 4],
-        }));
         let row = archive.rows.len();
         let mut hashes = 0;
         for (digest_is_there, flag) in [
@@ -225,6 +189,33 @@ impl FilesBuilder {
         });
         archive.path_bytes.extend_from_slice(file.path);
         Ok(())
+    }
+
+    /// Number of files so far.
+    pub fn len(&self) -> usize {
+        self.archive.rows.len()
+    }
+
+    /// Whether there is no file yet.
+    pub fn is_empty(&self) -> bool {
+        self.archive.rows.is_empty()
+    }
+
+    /// The path of a file, by its place in the order in which they were pushed.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn path(&self, row: usize) -> &[u8] {
+        path_of_row(&self.archive, &self.archive.rows[row])
+    }
+
+    /// Size in bytes and modification time of the source's file, by its place.
+    ///
+    /// # Panics
+    /// As [`FilesBuilder::path`].
+    pub fn source_facts(&self, row: usize) -> (u64, FileTime) {
+        let row = &self.archive.rows[row];
+        (row.size, FileTime(row.modified))
     }
 
     /// Adds a symbolic link inside the repository, with the path that it leads to after all links are resolved.
@@ -303,24 +294,6 @@ impl FilesBuilder {
             return Ok(());
         }
         Err(BuildError::Order { path: path.into(), previous: previous.into() })
-    }
-
-    fn check_exceptions(&self, file: &FileRecord<'_>) -> Result<(), BuildError> {
-        let stride = self.set_words();
-        if file.set.0 >= self.archive.set_count {
-            return Err(BuildError::UnknownSet { path: file.path.into(), set: file.set.0 });
-        }
-        let set = &self.archive.set_words[file.set.0 as usize * stride..][..stride];
-        let mut least = 0;
-        for exception in file.exceptions {
-            let mirror = exception.mirror;
-            let known = (mirror as usize) < self.archive.mirror_ids.len();
-            if mirror < least || !known || contains(set.iter().copied(), mirror) {
-                return Err(BuildError::Exceptions { path: file.path.into(), mirror });
-            }
-            least = mirror + 1;
-        }
-        Ok(())
     }
 }
 

@@ -267,6 +267,41 @@ fn the_builder_refuses_what_a_reader_would() {
 }
 
 #[test]
+fn copies_can_be_placed_when_all_files_are_there() {
+    let mut builder = FilesBuilder::new(&[MirrorId(1), MirrorId(2)], false);
+    let set = builder.intern_set(&[0b11]);
+    for path in [&b"/a"[..], b"/b"] {
+        let hashes = FileHashes::default();
+        builder.push_file(FileRecord { path, size: 7, modified: FileTime(8), hashes, set, exceptions: &[] }).unwrap();
+    }
+    assert_eq!((builder.len(), builder.path(1), builder.source_facts(1)), (2, &b"/b"[..], (7, FileTime(8))));
+    let differs = Exception { mirror: 1, size: 9, modified: None };
+    let words = [[0b01], [0b10]];
+    let refused = builder.place_copies(|row, exceptions| {
+        exceptions.push(differs);
+        &words[row]
+    });
+    assert_eq!(refused, Err(BuildError::Exceptions { path: b"/b".into(), mirror: 1 }));
+    let placed = builder.place_copies(|row, exceptions| {
+        exceptions.extend((row == 0).then_some(differs));
+        &words[row]
+    });
+    placed.unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let index = write(dir.path(), &builder.finish().archive).unwrap();
+    let copies = |row| {
+        (
+            index.set(index.file(row).set()).ordinals().collect::<Vec<_>>(),
+            index.file(row).exceptions().collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(index.set_count(), 2);
+    assert_eq!(copies(0), (vec![0], vec![differs]));
+    assert_eq!(copies(1), (vec![1], vec![]));
+}
+
+#[test]
 fn a_file_costs_at_most_64_bytes_besides_its_path_and_hashes() {
     let mirrors: Vec<MirrorId> = (1..=400).map(MirrorId).collect();
     let mut builder = FilesBuilder::new(&mirrors, true);

@@ -28,7 +28,7 @@ pub(super) struct Joined {
 }
 
 /// Compares the files of a block with the source, for each class that has the block.
-pub(super) fn join(rows: &SourceRows, block: &Block, classes: &[Class]) -> Joined {
+pub(super) fn join(rows: SourceRows<'_>, block: &Block, classes: &[Class]) -> Joined {
     let mut joined = Joined { matches: vec![Vec::new(); classes.len()], exceptions: Vec::new() };
     let mut row = None;
     for file in block.files() {
@@ -50,7 +50,7 @@ pub(super) fn join(rows: &SourceRows, block: &Block, classes: &[Class]) -> Joine
 }
 
 fn judge(
-    rows: &SourceRows,
+    rows: SourceRows<'_>,
     row: usize,
     copy: (u64, Option<mb_core::time::FileTime>),
     classes: &[Class],

@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use mb_core::mirror::{Mirror, MirrorId};
-use mb_core::store::{SourceEntryKind, Store, StoreError};
-use mb_index::{Exception, FileRecord, FilesBuilder, FilesModel};
+use mb_core::store::{Store, StoreError};
+use mb_index::{Exception, FilesBuilder, FilesModel};
 use rayon::prelude::*;
 
 use self::compare::TimeReading;
 use self::join::{Class, Joined, join};
-use self::rows::SourceRows;
+use self::rows::{SourceRows, load_source};
 use crate::scan::results::{Block, BlockId, ResultsError, Snapshot, StoredScan};
 
 pub(crate) mod compare;
@@ -32,9 +32,6 @@ pub(crate) enum BuildError {
     /// The scan results cannot be read.
     #[error("building the index: {0}")]
     Results(#[from] ResultsError),
-    /// The source has more files than an index can hold.
-    #[error("building the index: the repository has {0} files, an index holds at most 4,294,967,295")]
-    TooManyFiles(usize),
     /// The index does not take an entry.
     #[error("building the {0}")]
     Entry(#[from] mb_index::BuildError),
@@ -47,15 +44,14 @@ pub(crate) fn build_files(
     mirrors: &[Mirror],
     fix_timezone_offsets: bool,
 ) -> Result<FilesModel, BuildError> {
-    let rows = SourceRows::load(store)?;
-    if u32::try_from(rows.len()).is_err() {
-        return Err(BuildError::TooManyFiles(rows.len()));
-    }
     let mut scans = snapshot.scans()?;
     scans.retain(|scan| mirrors.iter().any(|mirror| mirror.id == scan.facts.mirror));
     let mirror_ids: Vec<MirrorId> = scans.iter().map(|scan| scan.facts.mirror).collect();
 
-    let builder = FilesBuilder::new(&mirror_ids, fix_timezone_offsets);
+    let mut builder = FilesBuilder::new(&mirror_ids, fix_timezone_offsets);
+    let nobody = builder.intern_set(&vec![0; builder.set_words()]);
+    load_source(store, &mut builder, nobody)?;
+    let rows = SourceRows(&builder);
     let mut copies = Copies::new(rows.len(), builder.set_words());
     let blocks: Vec<(BlockId, Vec<Class>)> = classes_by_block(&scans, fix_timezone_offsets).into_iter().collect();
     for blocks in blocks.chunks(BLOCKS_AT_ONCE) {
@@ -64,13 +60,14 @@ pub(crate) fn build_files(
         let joined: Vec<Joined> = blocks
             .par_iter()
             .zip(&compressed)
-            .map(|((id, classes), data)| Ok(join(&rows, &Block::decompress(data, *id, path)?, classes)))
+            .map(|((id, classes), data)| Ok(join(rows, &Block::decompress(data, *id, path)?, classes)))
             .collect::<Result<_, ResultsError>>()?;
         for ((_, classes), joined) in blocks.iter().zip(joined) {
             copies.add(classes, joined);
         }
     }
-    assemble(builder, &rows, copies)
+    copies.place(&mut builder)?;
+    Ok(builder.finish())
 }
 
 /// For each block, the mirrors that have it, grouped by how their file times are read.
@@ -117,40 +114,22 @@ impl Copies {
         self.exceptions.extend(joined.exceptions);
     }
 
+    /// Hands everything over to `builder`, which has the files.
+    fn place(mut self, builder: &mut FilesBuilder) -> Result<(), mb_index::BuildError> {
+        self.exceptions.par_sort_unstable_by_key(|(row, exception)| (*row, exception.mirror));
+        let mut remaining = &self.exceptions[..];
+        builder.place_copies(|row, exceptions| {
+            let own = remaining.iter().take_while(|(of, _)| *of as usize == row).count();
+            exceptions.extend(remaining[..own].iter().map(|(_, exception)| *exception));
+            remaining = &remaining[own..];
+            &self.sets[row * self.words..][..self.words]
+        })
+    }
+
     fn set_mut(&mut self, row: u32) -> &mut [u64] {
         let start = row as usize * self.words;
         &mut self.sets[start..start + self.words]
     }
-}
-
-fn assemble(mut builder: FilesBuilder, rows: &SourceRows, mut copies: Copies) -> Result<FilesModel, BuildError> {
-    copies.exceptions.par_sort_unstable_by_key(|(row, exception)| (*row, exception.mirror));
-    let mut remaining = &copies.exceptions[..];
-    let mut exceptions = Vec::new();
-    for row in 0..rows.len() {
-        let own = remaining.iter().take_while(|(of, _)| *of as usize == row).count();
-        exceptions.clear();
-        exceptions.extend(remaining[..own].iter().map(|(_, exception)| *exception));
-        remaining = &remaining[own..];
-
-        let start = row * copies.words;
-        let set = builder.intern_set(&copies.sets[start..start + copies.words]);
-        let (size, modified) = rows.facts(row);
-        let path = rows.path(row);
-        let record = FileRecord { path, size, modified, hashes: rows.hashes(row), set, exceptions: &exceptions };
-        builder.push_file(record)?;
-    }
-    for entry in &rows.others {
-        let path = &entry.path[..];
-        let pushed = match &entry.kind {
-            SourceEntryKind::Directory => builder.push_directory(path),
-            SourceEntryKind::Alias { target } => builder.push_alias(path, target),
-            SourceEntryKind::Forbidden => builder.push_forbidden(path),
-            SourceEntryKind::File { .. } => Ok(()),
-        };
-        pushed?;
-    }
-    Ok(builder.finish())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mb_core::mirror::{MirrorSettings, ScanProtocol};
-use mb_core::store::{EmbeddedStore, FileHashes, SourceChanges, SourceEntry};
+use mb_core::store::{EmbeddedStore, FileHashes, SourceChanges, SourceEntry, SourceEntryKind};
 use mb_core::time::{FileTime, Timestamp};
 use mb_index::{Publisher, open_newest_files};
 use proptest::prelude::*;
