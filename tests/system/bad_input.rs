@@ -4,11 +4,9 @@
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::eventually;
 use crate::harness::host::{Host, Place};
 use crate::harness::program::Program;
 use crate::harness::redirector::{Redirector, indexer_program};
-use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
 
 /// Starts the daemon, which must refuse with status 1, and returns what it says.
@@ -70,7 +68,7 @@ fn missing_files_are_named() {
 #[test]
 fn a_missing_repository_is_reported_while_the_last_index_is_served() {
     let mut redirector = Redirector::new();
-    let mirrors = with_one_mirror(&mut redirector);
+    let mirrors = redirector.start_with_one_mirror();
     redirector.stop();
     fs::rename(redirector.repository(), redirector.folder().join("elsewhere")).expect("removal of the repository");
     redirector.start();
@@ -111,37 +109,6 @@ fn taken_ports_are_named() {
     }
 }
 
-/// The daemon as in a container whose security filter blocks io_uring.
-fn without_io_uring(redirector: &Redirector) -> Command {
-    let daemon = redirector.daemon_command();
-    let mut command = Command::new("strace");
-    // The daemon is our child, and strace its descendant, so that signals reach the daemon.
-    command.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
-    command.args(["-e", "trace=io_uring_setup", "-e", "inject=io_uring_setup:error=EPERM"]);
-    command.arg(daemon.get_program()).args(daemon.get_args());
-    command
-}
-
-#[test]
-fn a_refused_io_uring_that_was_asked_for_is_explained() {
-    let mut redirector = Redirector::new();
-    redirector.set("Runtime", "io_uring");
-    let mut daemon = Program::start("refused", &mut without_io_uring(&redirector), redirector.folder());
-    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.output());
-    assert_says(&daemon.output(), &["Runtime: io_uring", "security filter", "seccomp", "Runtime: auto"]);
-}
-
-#[test]
-fn a_refused_io_uring_is_replaced_by_epoll_with_the_reason_in_the_log() {
-    let mut redirector = Redirector::new();
-    redirector.set("Runtime", "auto");
-    redirector.start_with(&mut without_io_uring(&redirector));
-    redirector.daemon().wait_for_output("on epoll");
-    assert_says(&redirector.daemon().output(), &["security filter", "seccomp"]);
-    assert_eq!(redirector.get("/file.iso", &[]).status, 503, "the first scan is still to come");
-    redirector.stop();
-}
-
 #[test]
 fn wrong_usage_and_unreachable_daemons_have_their_exit_status() {
     let redirector = Redirector::new();
@@ -167,36 +134,17 @@ fn unreadable_geo_databases_are_reported_and_served_without() {
                 fs::write(geo.join(name), b"this is no database").expect("damaged database");
             }
         }
-        let mirrors = with_one_mirror(&mut redirector);
+        let mirrors = redirector.start_with_one_mirror();
         redirector.daemon().wait_for_output("GeoLite2-City.mmdb");
         let answer = redirector.get("/file.iso", &["X-Forwarded-For: 192.0.2.1"]);
         assert_eq!(answer.location(), format!("{}file.iso", mirrors.sites[0].http_url()));
     }
 }
 
-/// Serves `file.iso` from the mirror `only`.
-fn with_one_mirror(redirector: &mut Redirector) -> MirrorSites {
-    tree::write(&redirector.repository(), "file.iso", b"content", USUAL_TIME);
-    let mirrors = MirrorSites::start(redirector.folder(), &[("only", Place::Paris)]);
-    tree::copy(&redirector.repository(), &mirrors.sites[0].root);
-    redirector.start();
-    redirector.scan_repository();
-    redirector.use_mirror(&mirrors.sites[0]);
-    wait_until_served(redirector, "/file.iso");
-    mirrors
-}
-
-fn wait_until_served(redirector: &Redirector, target: &str) {
-    eventually(&format!("{target} is served"), || {
-        let answer = redirector.get(target, &[]);
-        if answer.status == 302 { Ok(()) } else { Err(format!("{answer:?}")) }
-    });
-}
-
 #[test]
 fn a_mirror_that_refuses_rsync_keeps_its_earlier_scan() {
     let mut redirector = Redirector::new();
-    let mirrors = with_one_mirror(&mut redirector);
+    let mirrors = redirector.start_with_one_mirror();
 
     // The module goes away: the daemon reads its configuration for each connection.
     let config = redirector.folder().join("rsyncd.conf");
@@ -222,7 +170,7 @@ fn a_mirror_that_refuses_rsync_keeps_its_earlier_scan() {
 #[test]
 fn an_emptied_repository_changes_nothing() {
     let mut redirector = Redirector::new();
-    let _mirrors = with_one_mirror(&mut redirector);
+    let _mirrors = redirector.start_with_one_mirror();
     fs::remove_file(redirector.repository().join("file.iso")).expect("removal");
     let output = redirector.run(&["refresh"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));

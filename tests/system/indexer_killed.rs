@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::harness::host::Place;
 use crate::harness::redirector::{Redirector, indexer_program};
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
@@ -21,25 +20,11 @@ const FILES: usize = 500;
 
 fn served() -> (Redirector, MirrorSites) {
     let mut redirector = Redirector::new();
-    let repository = redirector.repository();
-    tree::write(&repository, "file.iso", b"content", USUAL_TIME);
     for number in 0..FILES {
-        tree::write(&repository, &format!("many/{number}"), b"", USUAL_TIME);
+        tree::write(&redirector.repository(), &format!("many/{number}"), b"", USUAL_TIME);
     }
-    let mirrors = MirrorSites::start(redirector.folder(), &[("only", Place::Paris)]);
-    tree::copy(&repository, &mirrors.sites[0].root);
-    redirector.start();
-    redirector.scan_repository();
-    redirector.use_mirror(&mirrors.sites[0]);
-    wait_until_served(&redirector, "/file.iso");
+    let mirrors = redirector.start_with_one_mirror();
     (redirector, mirrors)
-}
-
-fn wait_until_served(redirector: &Redirector, target: &str) {
-    eventually(&format!("{target} is served"), || {
-        let answer = redirector.get(target, &[]);
-        if answer.status == 302 { Ok(()) } else { Err(format!("{answer:?}")) }
-    });
 }
 
 /// The indexer that the daemon started.
@@ -78,7 +63,7 @@ fn killed_it_is_started_again() {
     tree::write(&mirrors.sites[0].root, "after.iso", b"after", USUAL_TIME);
     redirector.scan_repository();
     redirector.mirrorbits(&["scan", "only"]);
-    wait_until_served(&redirector, "/after.iso");
+    redirector.wait_until_served("/after.iso");
 }
 
 /// Each time another indexer is killed at another moment of a scan. They are not the daemon's own, which pauses longer and
@@ -115,7 +100,7 @@ fn killed_while_scanning_and_publishing() {
     redirector.scan_repository();
     redirector.mirrorbits(&["scan", "only"]);
     for round in 0..KILLS {
-        wait_until_served(&redirector, &format!("/new/{round}.iso"));
+        redirector.wait_until_served(&format!("/new/{round}.iso"));
     }
     assert_eq!(verify(&newest(&redirector, "files-")), Ok(()));
     assert_eq!(verify(&newest(&redirector, "mirrors-")), Ok(()));
@@ -190,7 +175,7 @@ fn damaged_newest_generation_is_refused_at_start_and_the_previous_one_served() {
     damage(&damaged);
 
     redirector.start_without_indexer();
-    wait_until_served(&redirector, "/file.iso");
+    redirector.wait_until_served("/file.iso");
     redirector.daemon().wait_for_output(&damaged.display().to_string());
     redirector.stop();
 
@@ -198,7 +183,7 @@ fn damaged_newest_generation_is_refused_at_start_and_the_previous_one_served() {
     publish_with(&redirector, &mirrors, "third.iso");
     redirector.start_without_indexer();
     for file in ["/file.iso", "/second.iso", "/third.iso"] {
-        wait_until_served(&redirector, file);
+        redirector.wait_until_served(file);
     }
 }
 
@@ -209,7 +194,7 @@ fn damaged_mirror_table_is_replaced_at_start() {
     redirector.stop();
     damage(&newest(&redirector, "mirrors-"));
     redirector.start_without_indexer();
-    wait_until_served(&redirector, "/file.iso");
+    redirector.wait_until_served("/file.iso");
 }
 
 #[test]
@@ -230,7 +215,7 @@ fn damaged_generation_is_refused_while_running() {
     }
     publish_with(&redirector, &mirrors, "third.iso");
     for file in ["/file.iso", "/second.iso", "/third.iso"] {
-        wait_until_served(&redirector, file);
+        redirector.wait_until_served(file);
     }
 }
 
@@ -241,5 +226,5 @@ fn damaged_pointer_to_the_newest_generation_is_refused() {
     redirector.daemon().wait_for_output("CURRENT is damaged");
     assert_eq!(redirector.get("/file.iso", &[]).status, 302, "the generation in use stays");
     publish_with(&redirector, &mirrors, "second.iso");
-    wait_until_served(&redirector, "/second.iso");
+    redirector.wait_until_served("/second.iso");
 }

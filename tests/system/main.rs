@@ -13,5 +13,6 @@ mod migrate;
 mod mirror_changes;
 mod outside_changes;
 mod right_file;
+mod runtimes;
 mod scripts;
 mod store_outage;

@@ -3,12 +3,14 @@
 //! - [`glommio`]: io_uring, the first choice
 //! - [`tokio`]: epoll, where io_uring is not to be had
 //! - [`probe`]: whether it is
+//! - `ring_setup`: what glommio's rings are made with
 //!
 //! Both start a shard by the same call. What a shard does with its runtime is written once, here: it accepts until it is
 //! told to drain, and ticks.
 
 pub mod glommio;
 pub mod probe;
+mod ring_setup;
 mod signal;
 pub mod tokio;
 

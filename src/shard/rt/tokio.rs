@@ -39,7 +39,7 @@ impl Handle {
     /// Waits for its thread.
     pub fn join(self) {
         if self.0.join().is_err() {
-            tracing::error!("a shard ended badly: it panicked");
+            tracing::error!("the runtime of a shard panicked");
         }
     }
 }
@@ -52,7 +52,11 @@ pub fn start(seat: Seat) -> Result<Handle, String> {
     let (started, starts) = mpsc::channel();
     let thread = thread::Builder::new().name(seat.thread_name());
     let handle = thread.spawn(move || match runtime_on(seat.core) {
-        Ok(runtime) => runtime.block_on(run(seat, started)),
+        // As a task: tokio wakes what it blocks on by a system call.
+        Ok(runtime) => match runtime.block_on(runtime.spawn_local(run(seat, started))) {
+            Ok(()) => {}
+            Err(error) => tracing::error!("a shard ended badly: {error}"),
+        },
         // The receiver waits for exactly this.
         Err(error) => drop(started.send(Err(error))),
     });

@@ -13,7 +13,8 @@ use super::eventually;
 use super::host::{Host, Place};
 use super::http::{Connection, Response};
 use super::program::Program;
-use super::servers::MirrorSite;
+use super::servers::{MirrorSite, MirrorSites};
+use super::tree::{self, USUAL_TIME};
 
 const HTTP_PORT: u16 = 8080;
 const RPC_PORT: u16 = 3390;
@@ -120,6 +121,19 @@ impl Redirector {
         self.start_with(&mut command);
     }
 
+    /// Starts the daemon with a mirror `only`, of Paris, that has what is in the repository, and waits until `/file.iso`,
+    /// which is added to it, is served from there.
+    pub(crate) fn start_with_one_mirror(&mut self) -> MirrorSites {
+        tree::write(&self.repository(), "file.iso", b"content", USUAL_TIME);
+        let mirrors = MirrorSites::start(self.folder(), &[("only", Place::Paris)]);
+        tree::copy(&self.repository(), &mirrors.sites[0].root);
+        self.start();
+        self.scan_repository();
+        self.use_mirror(&mirrors.sites[0]);
+        self.wait_until_served("/file.iso");
+        mirrors
+    }
+
     /// Starts the daemon by a command made of [`Redirector::daemon_command`].
     pub(crate) fn start_with(&mut self, command: &mut Command) {
         assert!(self.daemon.is_none(), "the daemon runs already");
@@ -207,6 +221,14 @@ impl Redirector {
                 words.next() == Some(name) && words.next() == Some("up")
             });
             if up { Ok(()) } else { Err(list) }
+        });
+    }
+
+    /// Waits until a file is redirected.
+    pub(crate) fn wait_until_served(&self, target: &str) {
+        eventually(&format!("{target} is served"), || {
+            let answer = self.get(target, &[]);
+            if answer.status == 302 { Ok(()) } else { Err(format!("{answer:?}")) }
         });
     }
 

@@ -1,0 +1,193 @@
+//! The runtimes: which one is chosen, and what each asks of the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::harness::host::Place;
+use crate::harness::http::Connection;
+use crate::harness::program::Program;
+use crate::harness::redirector::{Redirector, get};
+
+/// `command` under strace, which writes the calls that `expressions` choose to `trace`. The program is our child and strace
+/// its descendant, so that signals reach the program.
+fn traced(command: &Command, expressions: &[&str], trace: &Path) -> Command {
+    let mut strace = Command::new("strace");
+    strace.args(["-D", "-f", "-qq", "-e", "signal=none", "-o"]).arg(trace);
+    for expression in expressions {
+        strace.args(["-e", expression]);
+    }
+    strace.arg(command.get_program()).args(command.get_args());
+    strace
+}
+
+/// The daemon as in a container whose security filter blocks io_uring.
+fn without_io_uring(redirector: &Redirector) -> Command {
+    let expressions = ["trace=io_uring_setup", "inject=io_uring_setup:error=EPERM"];
+    traced(&redirector.daemon_command(), &expressions, Path::new("/dev/null"))
+}
+
+#[track_caller]
+fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is missing in: {message}");
+    }
+}
+
+#[test]
+fn a_refused_io_uring_that_was_asked_for_is_explained() {
+    let mut redirector = Redirector::new();
+    redirector.set("Runtime", "io_uring");
+    let mut daemon = Program::start("refused", &mut without_io_uring(&redirector), redirector.folder());
+    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.output());
+    assert_says(&daemon.output(), &["Runtime: io_uring", "security filter", "seccomp", "Runtime: auto"]);
+}
+
+#[test]
+fn a_refused_io_uring_is_replaced_by_epoll_with_the_reason_in_the_log() {
+    let mut redirector = Redirector::new();
+    redirector.set("Runtime", "auto");
+    redirector.start_with(&mut without_io_uring(&redirector));
+    redirector.daemon().wait_for_output("on epoll");
+    assert_says(&redirector.daemon().output(), &["security filter", "seccomp"]);
+    assert_eq!(redirector.get("/file.iso", &[]).status, 503, "the first scan is still to come");
+    redirector.stop();
+}
+
+/// The lines in `trace` of rings that were made; the first is the probe's, which asks for nothing.
+fn rings(trace: &str) -> Vec<&str> {
+    let mut made: Vec<_> = trace.lines().filter(|line| !line.contains(" = -1 ")).collect();
+    assert!(made.len() > 1, "{trace}");
+    made.remove(0);
+    made
+}
+
+#[test]
+fn rings_of_a_shard_do_not_interrupt_it() {
+    let mut redirector = Redirector::new();
+    redirector.set("Runtime", "io_uring");
+    let trace = redirector.folder().join("trace");
+    redirector.start_with(&mut traced(&redirector.daemon_command(), &["trace=io_uring_setup"], &trace));
+    redirector.stop();
+    let trace = fs::read_to_string(trace).expect("trace");
+    for ring in rings(&trace) {
+        assert!(ring.contains("IORING_SETUP_COOP_TASKRUN|IORING_SETUP_TASKRUN_FLAG"), "{trace}");
+    }
+}
+
+/// As on Linux 5.18 and older, which know neither flag.
+#[test]
+fn rings_are_made_without_flags_that_the_kernel_refuses() {
+    let mut redirector = Redirector::new();
+    redirector.set("Runtime", "io_uring");
+    let trace = redirector.folder().join("trace");
+    // Every other call of a thread fails: the second ring of the shard is refused at first, and its third.
+    let expressions = ["trace=io_uring_setup", "inject=io_uring_setup:error=EINVAL:when=2+2"];
+    redirector.start_with(&mut traced(&redirector.daemon_command(), &expressions, &trace));
+    assert_eq!(redirector.get("/file.iso", &[]).status, 503, "the first scan is still to come");
+    redirector.stop();
+    let trace = fs::read_to_string(trace).expect("trace");
+    assert!(trace.contains("INJECTED"), "{trace}");
+    assert!(rings(&trace).iter().any(|ring| !ring.contains("COOP_TASKRUN")), "{trace}");
+}
+
+/// Requests on connections that are kept.
+const REQUESTS: usize = 600;
+/// Connections that they are sent on, in turn.
+const CONNECTIONS: usize = 4;
+
+/// The system calls of a shard while it answers [`REQUESTS`] of some kinds.
+struct Calls {
+    by_name: BTreeMap<String, usize>,
+    /// How often the shard looked after its clock at most.
+    ticks: usize,
+}
+
+impl Calls {
+    fn of(runtime: &str) -> Calls {
+        let mut redirector = Redirector::new();
+        redirector.set("Runtime", runtime);
+        let _mirrors = redirector.start_with_one_mirror();
+        let requests = [
+            (302, get("/file.iso", &[&format!("X-Forwarded-For: {}", Place::Tokyo.client())])),
+            (200, get("/file.iso", &["Accept: application/json"])),
+            (404, get("/missing.iso", &[])),
+        ];
+        let mut connections: Vec<_> =
+            (0..CONNECTIONS).map(|_| Connection::open(redirector.address()).expect("connection")).collect();
+        let mut exchange = || {
+            for number in 0..REQUESTS {
+                let (status, request) = &requests[number % requests.len()];
+                let connection = &mut connections[number % CONNECTIONS];
+                connection.send(request.as_bytes()).expect("request");
+                assert_eq!(connection.receive().expect("answer").status, *status, "{request}");
+            }
+        };
+        // Whatever grows with the first requests has grown after these.
+        exchange();
+
+        let trace = redirector.folder().join("trace");
+        let shard = thread(redirector.daemon(), "shard-0");
+        let mut command = Command::new("strace");
+        command.args(["-p", &shard, "-o"]).arg(&trace);
+        let mut strace = Program::start("strace", &mut command, redirector.folder());
+        strace.wait_for_output("attached");
+        let started = Instant::now();
+        exchange();
+        strace.signal(Signal::INT);
+        strace.wait();
+        let ticks = usize::try_from(started.elapsed().as_millis() / 100 + 2).expect("a short test");
+        let trace = fs::read_to_string(trace).expect("trace");
+        let mut by_name = BTreeMap::new();
+        for name in trace.lines().filter_map(|line| Some(line.split_once('(')?.0)) {
+            *by_name.entry(name.to_owned()).or_default() += 1;
+        }
+        Calls { by_name, ticks }
+    }
+
+    /// Takes the calls of one name away.
+    fn take(&mut self, name: &str) -> usize {
+        self.by_name.remove(name).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn assert_no_others(&self) {
+        assert!(self.by_name.is_empty(), "besides: {:?}", self.by_name);
+    }
+}
+
+/// The id of a program's thread.
+fn thread(program: &Program, name: &str) -> String {
+    let tasks = fs::read_dir(format!("/proc/{}/task", program.pid().as_raw_pid())).expect("threads");
+    let mut tasks = tasks.map(|task| task.expect("thread"));
+    // glommio adds a number to the name.
+    let found =
+        tasks.find(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with(name)));
+    found.expect("thread of that name").file_name().into_string().expect("a number")
+}
+
+#[test]
+fn epoll_reads_writes_and_waits_once_for_a_request() {
+    let mut calls = Calls::of("epoll");
+    assert_eq!((calls.take("recvfrom"), calls.take("sendto")), (REQUESTS, REQUESTS));
+    let (waits, wakes) = (calls.take("epoll_wait"), calls.take("write"));
+    // tokio wakes itself to see a new timer, of which a tick makes one.
+    assert!(wakes <= calls.ticks, "{wakes} wakes in {} ticks", calls.ticks);
+    assert!((REQUESTS..=REQUESTS + calls.ticks + wakes).contains(&waits), "{waits} waits in {} ticks", calls.ticks);
+    calls.assert_no_others();
+}
+
+#[test]
+fn io_uring_reads_and_writes_once_for_a_request_and_waits() {
+    let mut calls = Calls::of("io_uring");
+    assert_eq!((calls.take("recvfrom"), calls.take("sendto")), (REQUESTS, REQUESTS));
+    // One request at a time is the worst case: each finds the shard asleep, and glommio goes to sleep by several calls, for
+    // it has several rings, and by a memory barrier against wakers.
+    assert!(calls.take("io_uring_enter") > 0);
+    calls.take("membarrier");
+    calls.assert_no_others();
+}
