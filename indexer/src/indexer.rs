@@ -14,6 +14,7 @@ use crate::http::{HttpClient, HttpClientError};
 use crate::progress::{Cancellation, Progress};
 use crate::published::Published;
 use crate::scan::results::{ResultsError, ScanResults};
+use crate::sharing::{self, Sharing};
 use crate::source::{self, SourceError, SourceOptions};
 use crate::turn::{self, Other, Turn, TurnError, Turns};
 
@@ -77,6 +78,8 @@ pub(crate) struct Indexer {
     pub(crate) store: Arc<dyn Store>,
     /// What each mirror has.
     pub(crate) results: Arc<ScanResults>,
+    /// What other nodes scanned, and get from this one.
+    pub(crate) sharing: Sharing,
     /// Who may scan now.
     pub(crate) turns: Turns,
     /// The way into the index.
@@ -100,11 +103,13 @@ impl Indexer {
                 Turns::of_several_nodes(state_dir.clone(), Arc::clone(&store)).map_err(StartError::Thread)?
             }
         };
+        let sharing = Sharing::new(Arc::clone(&store), Arc::clone(&results));
         let publication = Publication::new(state_dir, index_dir.clone(), Arc::clone(&store), Arc::clone(&results));
         Ok(Arc::new(Indexer {
             config: RwLock::new(Arc::new(config)),
             store,
             results,
+            sharing,
             turns,
             publication: Arc::new(publication),
             published: Arc::new(Published::new(index_dir)),
@@ -117,20 +122,18 @@ impl Indexer {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether other nodes use the store, too. What mirrors have is in this node's own scan results all the same.
+    /// Whether other nodes use the store, too.
     pub(crate) fn shares_its_store(&self) -> bool {
         self.config().database == DatabaseKind::Redis
     }
 
-    /// All mirrors, as the schedule sees them: with the time of the latest scan whose result this node has. In a store of
-    /// several nodes the record tells that of any node.
+    /// All mirrors, as the schedule sees them: with the time of the latest attempt at a scan that counts for this node.
     pub(crate) fn mirrors_to_schedule(&self) -> Result<Vec<Mirror>, ScheduleError> {
         let mut mirrors = self.store.mirrors()?;
-        if self.shares_its_store() {
-            let started = self.results.started()?;
-            for mirror in &mut mirrors {
-                mirror.state.last_sync = started.get(&mirror.id).copied().unwrap_or(Timestamp::NEVER);
-            }
+        let held = self.results.held()?;
+        for mirror in &mut mirrors {
+            let held = held.get(&mirror.id).map_or(Timestamp::NEVER, |held| held.started);
+            mirror.state.last_sync = sharing::latest_attempt(&mirror.state, held);
         }
         Ok(mirrors)
     }

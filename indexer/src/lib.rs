@@ -12,6 +12,7 @@
 //! - `build`: join source and scans into an index (pure but for reading them), and publish it (`build::publication`)
 //! - `monitor`: health checks
 //! - `schedule`: what is due when; the `run` command
+//! - `sharing`: scan results to and from the other nodes of the store
 //! - `serve`: requests over the socket in the state directory
 //! - `indexer`: what all of these share; `published`: the index as it is now; `turn`, `lease_keeper`: who may scan now, on
 //!   this node and across nodes; `http`, `lock`, `progress`: what the names say
@@ -35,5 +36,6 @@ mod published;
 mod scan;
 mod schedule;
 mod serve;
+mod sharing;
 mod source;
 mod turn;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::progress::Progress;
-use crate::scan::{ScanOrder, scan_mirror};
+use crate::scan::{Occasion, ScanOrder, scan_mirror};
 use crate::schedule::Scheduler;
 
 /// A request longer than this is refused: room for the ids of 100,000 mirrors.
@@ -105,7 +105,7 @@ async fn answer(request: Request, scheduler: &Arc<Scheduler>, progress: &Progres
             Event::Done { scan: None, source: None }
         }
         Request::ScanMirror { id, enable, protocol } => {
-            let order = ScanOrder { mirror: id, enable, protocol, limit: None, wait: true };
+            let order = ScanOrder { mirror: id, enable, protocol, limit: None, occasion: Occasion::Asked };
             match scan_mirror(indexer, order, progress, None).await {
                 Ok(report) => {
                     scheduler.mirrors_changed(&[id]);

@@ -15,4 +15,5 @@ mod outside_changes;
 mod right_file;
 mod runtimes;
 mod scripts;
+mod several_nodes;
 mod store_outage;

@@ -3,25 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::eventually;
-use crate::harness::host::Place;
+use crate::harness::near_and_far::{self, answer};
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
-use crate::harness::servers::MirrorSites;
-use crate::harness::tree::{self, USUAL_TIME};
 
 /// The promise, from the message of the tool to the first answer that follows it.
 const PROMPT: Duration = Duration::from_millis(100);
-
-/// The mirror that a client in Paris is sent to; `None` when there is none.
-fn answer(redirector: &Redirector) -> Option<String> {
-    let client = format!("X-Forwarded-For: {}", Place::Paris.client());
-    let response = redirector.get("/file.iso", &[&client]);
-    match response.status {
-        302 => Some(response.location().to_owned()),
-        503 => None,
-        _ => panic!("{response:?}"),
-    }
-}
 
 /// Writes a field of the mirror `id` as a tool does, and measures how long the answers take to be as `expected`.
 fn change(redis: &Redis, redirector: &Redirector, id: &str, field: [&str; 2], expected: Option<&str>) {
@@ -41,20 +28,7 @@ fn changes_in_redis_reach_the_answers_within_100_ms() {
     let mut redirector = Redirector::new();
     let redis = Redis::start(redirector.folder());
     redirector.set("Database", "redis").set("RedisAddress", redis.address());
-    tree::write(&redirector.repository(), "file.iso", b"content", USUAL_TIME);
-    let mirrors = MirrorSites::start(redirector.folder(), &[("near", Place::Paris), ("far", Place::Tokyo)]);
-    for site in &mirrors.sites {
-        tree::copy(&redirector.repository(), &site.root);
-    }
-    redirector.start();
-    redirector.scan_repository();
-    for site in &mirrors.sites {
-        redirector.use_mirror(site);
-    }
-    let [near, far] = ["near", "far"].map(|name| format!("{}file.iso", mirrors.site(name).http_url()));
-    eventually("both mirrors are used", || {
-        if answer(&redirector).as_deref() == Some(&near) { Ok(()) } else { Err("not the near one".to_owned()) }
-    });
+    let (_mirrors, [near, far]) = near_and_far::start(&mut redirector);
     let generation = files_generation(&redirector);
 
     change(&redis, &redirector, "1", ["enabled", "0"], Some(&far));

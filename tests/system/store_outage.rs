@@ -8,23 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 
 use crate::harness::eventually;
-use crate::harness::host::Place;
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::{Redis, Sentinel};
-use crate::harness::servers::MirrorSites;
-use crate::harness::tree::{self, USUAL_TIME};
-
-/// A redirector in use, with one mirror.
-fn in_use(redirector: &mut Redirector) -> MirrorSites {
-    tree::write(&redirector.repository(), "file.iso", b"content", USUAL_TIME);
-    let mirrors = MirrorSites::start(redirector.folder(), &[("only", Place::Paris)]);
-    tree::copy(&redirector.repository(), &mirrors.sites[0].root);
-    redirector.start();
-    redirector.scan_repository();
-    redirector.use_mirror(&mirrors.sites[0]);
-    eventually("the file is served", || if is_served(redirector) { Ok(()) } else { Err("not yet".to_owned()) });
-    mirrors
-}
 
 fn is_served(redirector: &Redirector) -> bool {
     redirector.get("/file.iso", &[]).status == 302
@@ -43,7 +28,7 @@ fn redis_may_be_killed_frozen_and_away_at_the_start() {
     let mut redis = Redis::start(redirector.folder());
     let address = redis.address().to_string();
     redirector.set("Database", "redis").set("RedisAddress", &address);
-    let _mirrors = in_use(&mut redirector);
+    let _mirrors = redirector.start_with_one_mirror();
 
     redis.kill();
     assert!(is_served(&redirector), "while Redis is away");
@@ -75,7 +60,7 @@ fn redis_may_be_killed_frozen_and_away_at_the_start() {
 #[test]
 fn a_broken_database_file_stops_commands_and_no_downloads() {
     let mut redirector = Redirector::new();
-    let _mirrors = in_use(&mut redirector);
+    let _mirrors = redirector.start_with_one_mirror();
     redirector.stop();
     let file = redirector.state_dir().join("mirrorbits.sqlite");
     let sound = fs::read(&file).expect("the database");
@@ -101,7 +86,7 @@ fn what_redis_refuses_is_told_and_downloads_go_on() {
     let redis = Redis::start(redirector.folder());
     let address = redis.address().to_string();
     redirector.set("Database", "redis").set("RedisAddress", &address);
-    let _mirrors = in_use(&mut redirector);
+    let _mirrors = redirector.start_with_one_mirror();
 
     redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
     let output = redirector.run(&["disable", "only"]);
@@ -169,7 +154,7 @@ fn a_failover_is_seen_by_no_client() {
         .set("Database", "redis")
         .set("RedisSentinelMasterName", "mirrors")
         .set("RedisSentinels", format!("[{{Host: '{}'}}]", sentinel.address()));
-    let _mirrors = in_use(&mut redirector);
+    let _mirrors = redirector.start_with_one_mirror();
     assert_eq!(master.command(&["WAIT", "1", "5000"]), "1", "the replica has everything");
 
     let over = AtomicBool::new(false);

@@ -7,6 +7,7 @@
 //! - `redis`: the backend for several nodes, in the keys of Mirrorbits
 //! - `log`, `stats`: what is logged and counted
 //! - `lease`: work that only one node does at a time
+//! - `scan`: what one node found on a mirror, for the others
 //! - `watch`: changes made by other nodes and outside tools
 //! - [`migrate`]: everything from one backend to the other
 //!
@@ -28,6 +29,7 @@ mod log;
 pub mod migrate;
 mod redis;
 mod reopening;
+mod scan;
 mod stats;
 mod watch;
 
@@ -36,6 +38,7 @@ pub use lease::{Lease, LeaseName};
 pub use log::{LogEntry, LogEvent};
 pub use redis::RedisStore;
 pub use reopening::ReopeningStore;
+pub use scan::{ScanBlockKey, ScanGeneration, SharedScan, SharedScanHead};
 pub use stats::{Counts, DateRange, FileDownloads, Period, StatsBatch, Traffic};
 pub use watch::{Change, ChangeWatch};
 
@@ -61,6 +64,14 @@ pub enum StoreError {
     /// Another mirror has this name.
     #[error("name already taken")]
     NameTaken,
+    /// What another node shared of a scan cannot be used.
+    #[error("the shared scan result of mirror {mirror} cannot be used: {what}")]
+    DamagedScan {
+        /// The mirror scanned.
+        mirror: MirrorId,
+        /// What is wrong.
+        what: String,
+    },
     /// The database cannot be used; the text names it, the cause and the way out.
     #[error("{0}")]
     Database(String),
@@ -153,7 +164,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError::UnknownMirror`], [`StoreError::NameTaken`].
     fn update_settings(&self, id: MirrorId, settings: &MirrorSettings) -> Result<()>;
 
-    /// Removes a mirror with its log. Its id is never given out again.
+    /// Removes a mirror with its log and its shared scan result. Its id is never given out again.
     ///
     /// # Errors
     /// [`StoreError::UnknownMirror`].
@@ -166,7 +177,7 @@ pub trait Store: Send + Sync {
     fn set_enabled(&self, id: MirrorId, enabled: bool, now: Timestamp) -> Result<bool>;
 
     /// Writes the outcome of a health check; `down_reason` of `None` means up. `since` becomes `now` when up or down
-    /// changed. Returns whether the record changed at all (a new reason is a change).
+    /// changed, or was not known. Returns whether the record changed at all (a new reason is a change).
     ///
     /// # Errors
     /// [`StoreError::UnknownMirror`].
@@ -233,6 +244,33 @@ pub trait Store: Send + Sync {
 
     /// All downloads since ever.
     fn total_downloads(&self) -> Result<u64>;
+
+    /// What tells whether the shared scan results of `ids` are others than those at hand, in the same order: a cheap question.
+    /// `None` where there is none that can be read. The embedded store, which one node has for itself, never has any.
+    fn shared_scans(&self, ids: &[MirrorId]) -> Result<Vec<Option<SharedScanHead>>>;
+
+    /// The shared scan result of a mirror.
+    ///
+    /// # Errors
+    /// [`StoreError::DamagedScan`].
+    fn shared_scan(&self, id: MirrorId) -> Result<Option<SharedScan>>;
+
+    /// Hands the compressed data of those of `blocks` that are there to `visit`, as it is there: damaged data, too.
+    fn scan_blocks(&self, blocks: &[ScanBlockKey], visit: &mut dyn FnMut(ScanBlockKey, Vec<u8>)) -> Result<()>;
+
+    /// Adds the compressed data of blocks, which [`Store::share_scan`] said were missing; not one transaction, since Redis
+    /// answers nobody else while it takes one.
+    fn add_scan_blocks(&self, blocks: &[(ScanBlockKey, Vec<u8>)]) -> Result<()>;
+
+    /// Puts `scan` in the place of the shared scan result of a mirror, unless blocks of it are missing: these are returned, and
+    /// nothing is changed. The embedded store takes it and keeps nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownMirror`].
+    fn share_scan(&self, id: MirrorId, scan: &SharedScan) -> Result<Vec<ScanBlockKey>>;
+
+    /// Forgets the data of blocks that were found damaged, so that who shares a result with them adds it anew.
+    fn discard_scan_blocks(&self, blocks: &[ScanBlockKey]) -> Result<()>;
 
     /// Takes or extends a lease; [`Lease`] is the way to call it. Returns whether `holder` has it now.
     fn take_lease(&self, name: LeaseName, holder: &str, duration: Duration) -> Result<bool>;

@@ -7,7 +7,10 @@ use std::time::Duration;
 use time::Date;
 
 use super::stats::{DateRange, FileDownloads, StatsBatch, Traffic};
-use super::{Change, ChangeWatch, LeaseName, LogEntry, Result, SourceChanges, SourceEntry, Store, SyncRecord, open};
+use super::{
+    Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
+    SourceEntry, Store, SyncRecord, open,
+};
 use crate::config::Config;
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
@@ -115,6 +118,30 @@ impl Store for ReopeningStore {
 
     fn total_downloads(&self) -> Result<u64> {
         self.store()?.total_downloads()
+    }
+
+    fn shared_scans(&self, ids: &[MirrorId]) -> Result<Vec<Option<SharedScanHead>>> {
+        self.store()?.shared_scans(ids)
+    }
+
+    fn shared_scan(&self, id: MirrorId) -> Result<Option<SharedScan>> {
+        self.store()?.shared_scan(id)
+    }
+
+    fn scan_blocks(&self, blocks: &[ScanBlockKey], visit: &mut dyn FnMut(ScanBlockKey, Vec<u8>)) -> Result<()> {
+        self.store()?.scan_blocks(blocks, visit)
+    }
+
+    fn add_scan_blocks(&self, blocks: &[(ScanBlockKey, Vec<u8>)]) -> Result<()> {
+        self.store()?.add_scan_blocks(blocks)
+    }
+
+    fn share_scan(&self, id: MirrorId, scan: &SharedScan) -> Result<Vec<ScanBlockKey>> {
+        self.store()?.share_scan(id, scan)
+    }
+
+    fn discard_scan_blocks(&self, blocks: &[ScanBlockKey]) -> Result<()> {
+        self.store()?.discard_scan_blocks(blocks)
     }
 
     fn take_lease(&self, name: LeaseName, holder: &str, duration: Duration) -> Result<bool> {

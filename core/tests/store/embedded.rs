@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mb_core::mirror::{DownloadProtocol, MirrorId, MirrorSettings};
-use mb_core::store::{EmbeddedStore, LogEntry, LogEvent, SourceChanges, Store, StoreError};
+use mb_core::mirror::{DownloadProtocol, MirrorId, MirrorSettings, ScanProtocol};
+use mb_core::store::{EmbeddedStore, LogEntry, LogEvent, SharedScan, SourceChanges, Store, StoreError};
 use mb_core::time::Timestamp;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -51,6 +51,26 @@ fn what_is_stored_is_there_when_opened_again() {
     let id = open(directory.path()).add_mirror(&settings("one")).expect("added");
     let store = open(directory.path());
     assert_eq!(mirror(&store, id).settings, settings("one"));
+}
+
+/// The one node of this store has its scan results already.
+#[test]
+fn scan_results_are_not_kept_for_other_nodes() {
+    let directory = state_dir();
+    let store = open(directory.path());
+    let id = store.add_mirror(&settings("one")).expect("added");
+    let scan = SharedScan {
+        started: Timestamp(1),
+        protocol: ScanProtocol::Rsync,
+        precision_ns: 1,
+        timezone_offset_ms: 0,
+        files: 1,
+        blocks: vec![[1; 16]],
+    };
+    assert!(store.share_scan(id, &scan).expect("taken").is_empty());
+    assert_eq!(store.shared_scans(&[id]).expect("read"), [None]);
+    assert_eq!(store.shared_scan(id).expect("read"), None);
+    store.scan_blocks(&scan.blocks, &mut |_, _| panic!("a block was kept")).expect("read");
 }
 
 #[test]

@@ -202,7 +202,9 @@ pub(crate) fn health_changes_with_state_and_reason(store: &dyn Store) {
     let down = |reason: &str| Health { up: false, down_reason: reason.to_owned() };
 
     assert!(set(Some("Unreachable"), MORNING), "a first reason is a change");
-    assert_eq!(health(), (down("Unreachable"), Timestamp::NEVER), "but it was down before, too");
+    assert_eq!(health(), (down("Unreachable"), MORNING), "a state that was found out has a beginning");
+    assert!(set(Some("Got status code 500"), NOON));
+    assert_eq!(health().1, MORNING, "and a new reason is none");
     assert!(set(None, MORNING));
     assert_eq!(health(), (Health { up: true, down_reason: String::new() }, MORNING));
     assert!(!set(None, NOON));

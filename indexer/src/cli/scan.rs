@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::{CommandError, block_on, end_signal, open};
 use crate::indexer::{Indexer, StartError};
 use crate::progress::Progress;
-use crate::scan::{ScanError, ScanOrder, scan_mirror};
+use crate::scan::{Occasion, ScanError, ScanOrder, scan_mirror};
 
 /// How often progress is shown on a terminal.
 const SHOW_INTERVAL: Duration = Duration::from_millis(250);
@@ -116,7 +116,7 @@ async fn scan_all(indexer: &Arc<Indexer>, arguments: &ScanArguments, mirrors: Ve
                 enable: arguments.enable,
                 protocol: None,
                 limit: arguments.timeout.map(Duration::from_secs),
-                wait: true,
+                occasion: Occasion::Asked,
             };
             let (indexer, places, progress) = (Arc::clone(indexer), Arc::clone(&places), progress.clone());
             tokio::spawn(async move {

@@ -17,7 +17,7 @@ use self::results::{ResultsError, ScanFacts};
 use self::rsync::{RsyncError, RsyncUrl};
 use self::timezone::{CommonFile, SAMPLE, detect_offset};
 use crate::build::publication::PublicationError;
-use crate::indexer::Indexer;
+use crate::indexer::{Indexer, ScheduleError};
 use crate::monitor;
 use crate::progress::Progress;
 use crate::turn::{Other, TurnError};
@@ -36,6 +36,9 @@ pub(crate) enum ScanError {
     /// The mirror is gone, or the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It is not known who scanned the mirror.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// Another job or node scans the mirror.
     #[error("mirror {mirror} is being scanned by {other}")]
     Busy {
@@ -44,6 +47,9 @@ pub(crate) enum ScanError {
         /// Who scans it.
         other: Other,
     },
+    /// Another node scanned the mirror since the scan became due.
+    #[error("mirror {0} was scanned by another node meanwhile")]
+    ScannedMeanwhile(String),
     /// Nobody can tell whether another scans it.
     #[error("scanning mirror {mirror}: {cause}")]
     Turn {
@@ -90,8 +96,20 @@ pub(crate) struct ScanOrder {
     pub(crate) protocol: Option<ScanProtocol>,
     /// How long listing may take.
     pub(crate) limit: Option<Duration>,
-    /// Wait for another scan of the mirror to end, rather than fail with [`ScanError::Busy`].
-    pub(crate) wait: bool,
+    /// Who wants it.
+    pub(crate) occasion: Occasion,
+}
+
+/// Who wants a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// A person: another scan of the mirror is waited for.
+    Asked,
+    /// The schedule: another scan of the mirror, now or since the decision, makes this one needless.
+    Due {
+        /// The latest attempt at a scan that was known then.
+        latest: Timestamp,
+    },
 }
 
 /// Scans a mirror and publishes the result. A mirror that was never checked is checked, too, so that it can be used at
@@ -108,11 +126,16 @@ pub(crate) async fn scan_mirror(
     let mirror = indexer.blocking(move |indexer| find_mirror(indexer, order.mirror)).await?;
     let name = LeaseName::MirrorScan(mirror.id);
     let failed = |cause| ScanError::Turn { mirror: mirror.settings.name.clone(), cause };
-    let _turn = if order.wait {
-        indexer.wait_for_turn(name, progress).await.map_err(failed)?
-    } else {
-        let busy = |other| ScanError::Busy { mirror: mirror.settings.name.clone(), other };
-        indexer.attempt_turn(name).await.map_err(failed)?.map_err(busy)?
+    let _turn = match order.occasion {
+        Occasion::Asked => indexer.wait_for_turn(name, progress).await.map_err(failed)?,
+        Occasion::Due { latest } => {
+            let busy = |other| ScanError::Busy { mirror: mirror.settings.name.clone(), other };
+            let turn = indexer.attempt_turn(name).await.map_err(failed)?.map_err(busy)?;
+            if was_scanned_since(indexer, &mirror, latest).await? {
+                return Err(ScanError::ScannedMeanwhile(mirror.settings.name));
+            }
+            turn
+        }
     };
     match scan_locked(indexer, &mirror, order, progress, place).await {
         Ok(report) => Ok(report),
@@ -122,6 +145,20 @@ pub(crate) async fn scan_mirror(
             Err(error)
         }
     }
+}
+
+/// Whether there was an attempt at a scan since `latest`, by any node. What another node found on the mirror is in use then.
+async fn was_scanned_since(indexer: &Arc<Indexer>, mirror: &Mirror, latest: Timestamp) -> Result<bool, ScanError> {
+    let (id, name) = (mirror.id, &mirror.settings.name);
+    match indexer.blocking(move |indexer| indexer.sharing.catch_up(id)).await {
+        Ok(false) => {}
+        Ok(true) => {
+            indexer.publish_files().await.map_err(|cause| ScanError::Publish { mirror: name.clone(), cause })?;
+        }
+        Err(error) => tracing::warn!(mirror = name, %error, "cannot see whether another node scanned it"),
+    }
+    let mirrors = indexer.blocking(Indexer::mirrors_to_schedule).await?;
+    Ok(mirrors.iter().any(|mirror| mirror.id == id && mirror.state.last_sync > latest))
 }
 
 fn find_mirror(indexer: &Indexer, id: MirrorId) -> Result<Mirror, StoreError> {
@@ -229,6 +266,12 @@ fn store_result(
         timezone_offset_ms: sync.timezone_offset_ms,
     };
     let removed = indexer.results.replace(&facts, listing)?;
+    // Before the record says that there is a new result.
+    if indexer.shares_its_store()
+        && let Err(error) = indexer.sharing.share(mirror)
+    {
+        tracing::warn!(mirror = name, %error, "the other nodes do not have the scan result yet, tried again");
+    }
     indexer.store.record_sync(mirror, &sync)?;
     let report = ScanReport {
         enabled: enable,

@@ -19,12 +19,16 @@ use crate::build::publication::PublicationError;
 use crate::indexer::{Indexer, ScanSourceError};
 use crate::monitor;
 use crate::progress::Progress;
-use crate::scan::{ScanError, ScanOrder, scan_mirror};
+use crate::scan::{Occasion, ScanError, ScanOrder, scan_mirror};
+use crate::sharing::{self, Exchanged};
 
 mod plan;
 
 /// The mirrors are read again this often at least: other processes change them, too.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// How often a node looks whether another scanned a mirror: a question of a few kilobytes to Redis.
+const EXCHANGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// When the source scan is tried again that another node or job was in the way of: this node has published no index before
 /// its own first one.
@@ -50,6 +54,7 @@ enum Ended {
     /// Another node or job scans the source.
     SourceBusy,
     CatchUp,
+    Exchange(Exchanged),
 }
 
 /// Why a reload changed nothing.
@@ -104,6 +109,7 @@ impl Scheduler {
             checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             source: SourceClock::Due(Instant::now()),
             next_catch_up: None,
+            exchange: ExchangeClock::Due(Instant::now()),
         };
         work.publish_what_is_stored().await;
         loop {
@@ -123,6 +129,14 @@ enum SourceClock {
     Due(Instant),
     /// A scan is under way that began then.
     Running(Instant),
+}
+
+/// When scan results are exchanged with the other nodes next.
+enum ExchangeClock {
+    /// Not before this instant.
+    Due(Instant),
+    /// An exchange is under way.
+    Running,
 }
 
 /// Room for a number of scans at a time.
@@ -160,6 +174,7 @@ struct Work<'a> {
     checks: Arc<Semaphore>,
     source: SourceClock,
     next_catch_up: Option<Instant>,
+    exchange: ExchangeClock,
 }
 
 impl Work<'_> {
@@ -177,7 +192,7 @@ impl Work<'_> {
         let now = Instant::now();
         let scheduler = self.scheduler;
         let config = scheduler.indexer.config();
-        let mut sleep = LONGEST_SLEEP;
+        let mut sleep = self.start_exchange(now);
         for id in scheduler.changed.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             self.plan.make_due(id, now);
         }
@@ -207,7 +222,10 @@ impl Work<'_> {
         let (due, next) = self.plan.take_due(&mirrors, intervals, now, Timestamp::now());
         for job in due {
             match job {
-                Job::Scan(id) if self.scanning.insert(id) => self.start_scan(id),
+                Job::Scan(id) if self.scanning.insert(id) => {
+                    let mirror = mirrors.iter().find(|mirror| mirror.id == id);
+                    self.start_scan(id, mirror.map_or(Timestamp::NEVER, |mirror| mirror.state.last_sync));
+                }
                 Job::Check(id) if self.checking.insert(id) => self.start_check(id),
                 Job::Scan(_) | Job::Check(_) => {}
             }
@@ -240,6 +258,27 @@ impl Work<'_> {
         None
     }
 
+    /// Returns how long until something else may be due.
+    fn start_exchange(&mut self, now: Instant) -> Duration {
+        match self.exchange {
+            _ if !self.scheduler.indexer.shares_its_store() => {}
+            ExchangeClock::Running => {}
+            ExchangeClock::Due(at) if at > now => return LONGEST_SLEEP.min(at - now),
+            ExchangeClock::Due(_) => {
+                self.exchange = ExchangeClock::Running;
+                let indexer = Arc::clone(&self.scheduler.indexer);
+                self.jobs.spawn(async move {
+                    let exchanged = sharing::exchange(&indexer).await;
+                    if !exchanged.imported.is_empty() {
+                        publish_imported(&indexer, exchanged.imported.len()).await;
+                    }
+                    Ended::Exchange(exchanged)
+                });
+            }
+        }
+        LONGEST_SLEEP
+    }
+
     /// Publishes again what could not be published, for instance because the disk was full.
     fn catch_up(&mut self, now: Instant, interval: Duration) {
         if self.next_catch_up.is_some_and(|at| at > now) {
@@ -256,15 +295,19 @@ impl Work<'_> {
         });
     }
 
-    fn start_scan(&mut self, mirror: MirrorId) {
+    /// Scans a mirror unless it was scanned after `latest`.
+    fn start_scan(&mut self, mirror: MirrorId, latest: Timestamp) {
         let (indexer, places) = (Arc::clone(&self.scheduler.indexer), self.scans.shared());
         self.jobs.spawn(async move {
-            let order = ScanOrder { mirror, enable: false, protocol: None, limit: None, wait: false };
+            let order =
+                ScanOrder { mirror, enable: false, protocol: None, limit: None, occasion: Occasion::Due { latest } };
             // The semaphore is never closed.
             let place = places.acquire_owned().await.ok();
             match scan_mirror(&indexer, order, &Progress::unwatched(), place).await {
                 Ok(_) => {}
-                Err(busy @ ScanError::Busy { .. }) => tracing::debug!("scan skipped: {busy}"),
+                Err(needless @ (ScanError::Busy { .. } | ScanError::ScannedMeanwhile(_))) => {
+                    tracing::debug!("scan skipped: {needless}");
+                }
                 Err(error) => tracing::warn!(%mirror, %error, "scan failed"),
             }
             Ended::Scan(mirror)
@@ -298,7 +341,25 @@ impl Work<'_> {
             }
             Ok(Ended::SourceBusy) => self.source = SourceClock::Due(Instant::now() + SOURCE_RETRY),
             Ok(Ended::CatchUp) => {}
+            Ok(Ended::Exchange(exchanged)) => {
+                let now = Instant::now();
+                self.exchange = ExchangeClock::Due(now + EXCHANGE_INTERVAL);
+                for id in exchanged.refused {
+                    self.plan.make_due(id, now);
+                }
+            }
             Err(error) => tracing::error!(%error, "a job ended by a defect of this program; please report it"),
         }
+    }
+}
+
+/// Publishes what other nodes scanned, unless the source, with which it is compared, is still unknown: its scan publishes both.
+async fn publish_imported(indexer: &Arc<Indexer>, mirrors: usize) {
+    if indexer.blocking(|indexer| indexer.published.files().is_none()).await {
+        return;
+    }
+    match indexer.publish_files().await {
+        Ok(()) => tracing::info!(mirrors, "scan results of other nodes are in use"),
+        Err(error) => tracing::error!(%error, "cannot publish what other nodes scanned, tried again later"),
     }
 }

@@ -38,6 +38,14 @@ pub(super) struct Intervals {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     not_before: HashMap<Job, Instant>,
+    /// Where each mirror is scanned, as it was last seen, and whether that is new since its last scan began.
+    addresses: HashMap<MirrorId, Address>,
+}
+
+#[derive(Debug)]
+struct Address {
+    rsync_url: String,
+    is_new: bool,
 }
 
 impl Plan {
@@ -45,7 +53,7 @@ impl Plan {
     /// after its interval.
     ///
     /// Scans follow the stored time of the last attempt (`wall` is the time of day), so that a restart does not scan all
-    /// mirrors again.
+    /// mirrors again. A mirror whose address for scans changes is due at once, since its result is of another place.
     pub(super) fn take_due(
         &mut self,
         mirrors: &[Mirror],
@@ -60,10 +68,15 @@ impl Plan {
             let (Job::Scan(id) | Job::Check(id)) = job;
             enabled().any(|mirror| mirror.id == *id)
         });
+        self.addresses.retain(|id, _| mirrors.iter().any(|mirror| mirror.id == *id));
+        for mirror in mirrors {
+            self.note_address(mirror);
+        }
         for mirror in enabled() {
             let scan_interval = intervals.scan.max(SHORTEST_INTERVAL);
             let since_sync = mirror.state.last_sync.elapsed_until(wall);
-            let scan_in = if mirror.state.last_sync.is_never() {
+            let has_moved = self.addresses.get(&mirror.id).is_some_and(|address| address.is_new);
+            let scan_in = if mirror.state.last_sync.is_never() || has_moved {
                 Duration::ZERO
             } else {
                 scan_interval.saturating_sub(since_sync)
@@ -77,6 +90,11 @@ impl Plan {
                 let not_before = *self.not_before.entry(job).or_insert_with(first);
                 let wait = wait.max(not_before.saturating_duration_since(now));
                 if wait.is_zero() {
+                    if let (Job::Scan(id), true) = (job, has_moved)
+                        && let Some(address) = self.addresses.get_mut(&id)
+                    {
+                        address.is_new = false;
+                    }
                     self.not_before.insert(job, now + varied(interval.max(SHORTEST_INTERVAL)));
                     due.push(job);
                 } else {
@@ -85,6 +103,16 @@ impl Plan {
             }
         }
         (due, next)
+    }
+
+    fn note_address(&mut self, mirror: &Mirror) {
+        let rsync_url = &mirror.settings.rsync_url;
+        let address =
+            self.addresses.entry(mirror.id).or_insert_with(|| Address { rsync_url: rsync_url.clone(), is_new: false });
+        if address.rsync_url != *rsync_url {
+            *address = Address { rsync_url: rsync_url.clone(), is_new: true };
+            self.not_before.remove(&Job::Scan(mirror.id));
+        }
     }
 
     /// Makes a mirror's jobs due now, except for a scan that is more recent than its interval.
@@ -142,6 +170,24 @@ mod tests {
         assert_eq!(plan.take_due(&mirrors, INTERVALS, first, WALL).0, check);
         assert!(plan.take_due(&mirrors, INTERVALS, first + Duration::from_secs(53), WALL).0.is_empty());
         assert_eq!(plan.take_due(&mirrors, INTERVALS, first + Duration::from_secs(67), WALL).0, check);
+    }
+
+    #[test]
+    fn a_mirror_with_another_rsync_url_is_scanned_at_once_and_then_after_its_interval() {
+        let (mut plan, start) = (Plan::default(), Instant::now());
+        let mut mirrors = [mirror(1, true, WALL.0 - 10)];
+        let scan = Job::Scan(MirrorId(1));
+        let is_due =
+            |plan: &mut Plan, mirrors: &[Mirror]| plan.take_due(mirrors, INTERVALS, start, WALL).0.contains(&scan);
+        assert!(!is_due(&mut plan, &mirrors));
+        mirrors[0].settings.rsync_url = "rsync://other.example/".to_owned();
+        assert!(is_due(&mut plan, &mirrors));
+        assert!(!is_due(&mut plan, &mirrors));
+        mirrors[0].state.enabled = false;
+        mirrors[0].settings.rsync_url = "rsync://third.example/".to_owned();
+        assert!(!is_due(&mut plan, &mirrors));
+        mirrors[0].state.enabled = true;
+        assert!(is_due(&mut plan, &mirrors), "what changed while it was disabled counts, too");
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use mb_core::link::{Event, Request};
 use mb_core::mirror::{MirrorId, MirrorSettings};
-use mb_core::store::Store;
+use mb_core::store::{LogEvent, Store};
+use mb_index::Entry;
 
 use crate::harness::redis::Redis;
-use crate::harness::{Site, wait_for};
+use crate::harness::{Server, Site, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -121,25 +122,98 @@ fn a_scan_fails_clearly_when_redis_is_away() {
     );
 }
 
-/// What a mirror has is known to the node that scanned it, and the store tells all nodes of the scan: the second node used
-/// to take that for its own and served without the mirror. Likewise it did not index what the first had stored of the source.
-#[test]
-fn each_node_scans_and_indexes_for_itself() {
-    let redis = Redis::start();
-    let (first, second) = (node(&redis), node(&redis));
-    first.copy_to_mirror("m");
-    let (_rsync, port) = first.start_rsync();
+/// A mirror of `site` behind rsync, scanned and enabled from there.
+fn scanned_mirror(redis: &Redis, site: &Site) -> (Server, MirrorId) {
+    site.copy_to_mirror("m");
+    let (rsync, port) = site.start_rsync();
     let rsync_url = format!("rsync://127.0.0.1:{port}/m/");
     let settings = MirrorSettings { name: "m".to_owned(), rsync_url, ..MirrorSettings::default() };
     let id = redis.store().add_mirror(&settings).unwrap();
-    first.run_ok(&["scan", "-enable", "m"]);
-    assert!(!redis.store().mirrors().unwrap()[0].state.last_sync.is_never());
+    site.run_ok(&["scan", "-enable", "m"]);
+    (rsync, id)
+}
 
+/// How many scans of the mirror were started, on whatever node.
+fn scans(redis: &Redis, id: MirrorId) -> usize {
+    let log = redis.store().mirror_log(id, 1_000).unwrap();
+    log.iter().filter(|entry| matches!(entry.event, LogEvent::ScanStarted(_))).count()
+}
+
+/// Whether the index of a node says that the mirror has an equal copy of `path`.
+fn serves(site: &Site, id: MirrorId, path: &str) -> bool {
+    let index = site.index();
+    let Some(ordinal) = index.mirror_ids().position(|mirror| mirror == id) else {
+        return false;
+    };
+    match index.lookup(path.as_bytes()) {
+        Entry::File(file) => index.set(file.set()).contains(ordinal as u32),
+        _ => false,
+    }
+}
+
+#[test]
+fn one_node_scans_and_the_others_use_its_result() {
+    let redis = Redis::start();
+    let (first, second) = (node(&redis), node(&redis));
+    let (_rsync, id) = scanned_mirror(&redis, &first);
+    assert!(serves(&first, id, "/a") && !serves(&second, id, "/a"));
     let _second = second.start_indexer(&[]);
-    wait_for("the second node to scan the mirror", || {
-        second.index().mirror_ids().any(|mirror| mirror == id).then_some(())
-    });
+    wait_for("the result of the first node", || serves(&second, id, "/a").then_some(()));
 
+    for site in [&first, &second] {
+        site.write("b", "b", 1_700_000_000);
+        site.run_ok(&["scan", "-source"]);
+    }
+    first.copy_to_mirror("m");
+    first.run_ok(&["scan", "m"]);
+    wait_for("its next result", || serves(&second, id, "/b").then_some(()));
+    assert_eq!(scans(&redis, id), 2, "both by the first node");
+
+    let started: String = redis.command(&format!("HGET MB_SCAN_{id} started"));
+    assert_eq!(redis.store().mirrors().unwrap()[0].state.last_successful_sync.0.to_string(), started);
+    redis.store().remove_mirror(id).unwrap();
+    assert!(redis.command::<Vec<String>>("KEYS MB_SCAN*").is_empty());
+}
+
+#[test]
+fn a_damaged_result_is_refused_and_the_mirror_scanned_again() {
+    let redis = Redis::start();
+    let (first, second, third) = (node(&redis), node(&redis), node(&redis));
+    let (_rsync, id) = scanned_mirror(&redis, &first);
+    let blocks: Vec<Vec<u8>> = redis.command("HKEYS MB_SCAN_BLOCKS");
+    let mut damage = redis::cmd("HSET");
+    damage.arg("MB_SCAN_BLOCKS").arg(&blocks[0]).arg("damaged").query::<()>(&mut redis.connection()).unwrap();
+
+    let second_indexer = second.start_indexer(&[]);
+    wait_for("a scan by the second node", || serves(&second, id, "/a").then_some(()));
+    assert_eq!(scans(&redis, id), 2);
+    drop(second_indexer);
+
+    let _third = third.start_indexer(&[]);
+    wait_for("the sound result of the second node", || serves(&third, id, "/a").then_some(()));
+    assert_eq!(scans(&redis, id), 2);
+}
+
+/// A database that was lost, or copied from the embedded one, has no results: the nodes share theirs again.
+#[test]
+fn a_store_that_lost_the_results_gets_them_back() {
+    let redis = Redis::start();
+    let (first, second) = (node(&redis), node(&redis));
+    let (_rsync, id) = scanned_mirror(&redis, &first);
+    redis.command::<()>(&format!("DEL MB_SCAN_{id} MB_SCAN_BLOCKS MB_SCAN_USES"));
+    let _first = first.start_indexer(&[]);
+    wait_for("the result", || redis.command::<bool>(&format!("EXISTS MB_SCAN_{id}")).then_some(()));
+    let _second = second.start_indexer(&[]);
+    wait_for("the result on the second node", || serves(&second, id, "/a").then_some(()));
+    assert_eq!(scans(&redis, id), 1);
+}
+
+/// The store tells all nodes what one stored of the source: a node that found nothing new in it used to index nothing.
+#[test]
+fn each_node_indexes_the_source_for_itself() {
+    let redis = Redis::start();
+    let (first, second) = (node(&redis), node(&redis));
+    let _second = second.start_indexer(&[]);
     for site in [&first, &second] {
         site.write("b", "b", 1_700_000_000);
     }
@@ -147,5 +221,5 @@ fn each_node_scans_and_indexes_for_itself() {
     let Event::Done { .. } = second.request(&Request::ScanSource { rehash: false, force: false }) else {
         panic!("the source was not scanned")
     };
-    assert!(matches!(second.index().lookup(b"/b"), mb_index::Entry::File(_)));
+    assert!(matches!(second.index().lookup(b"/b"), Entry::File(_)));
 }

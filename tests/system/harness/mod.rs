@@ -6,10 +6,12 @@
 //! - [`servers`]: rsync daemon and nginx, the mirrors
 //! - [`redis`]: a Redis server and its command line
 //! - [`redirector`]: the daemon under test, its configuration and its command line
+//! - [`near_and_far`]: two mirrors, of which a client is sent to the near one
 //! - [`http`]: a client that sends and shows exact bytes
 
 pub(crate) mod host;
 pub(crate) mod http;
+pub(crate) mod near_and_far;
 pub(crate) mod program;
 pub(crate) mod redirector;
 pub(crate) mod redis;

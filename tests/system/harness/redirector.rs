@@ -121,15 +121,24 @@ impl Redirector {
         self.start_with(&mut command);
     }
 
-    /// Starts the daemon with a mirror `only`, of Paris, that has what is in the repository, and waits until `/file.iso`,
-    /// which is added to it, is served from there.
+    /// Starts the daemon with a mirror `only`, of Paris; see [`Redirector::start_with_mirrors`].
     pub(crate) fn start_with_one_mirror(&mut self) -> MirrorSites {
+        self.start_with_mirrors(&[("only", Place::Paris)])
+    }
+
+    /// Starts the daemon with mirrors that have what is in the repository, and waits until `/file.iso`, which is added to it,
+    /// is served and each mirror is up.
+    pub(crate) fn start_with_mirrors(&mut self, mirrors: &[(&str, Place)]) -> MirrorSites {
         tree::write(&self.repository(), "file.iso", b"content", USUAL_TIME);
-        let mirrors = MirrorSites::start(self.folder(), &[("only", Place::Paris)]);
-        tree::copy(&self.repository(), &mirrors.sites[0].root);
+        let mirrors = MirrorSites::start(self.folder(), mirrors);
+        for site in &mirrors.sites {
+            tree::copy(&self.repository(), &site.root);
+        }
         self.start();
         self.scan_repository();
-        self.use_mirror(&mirrors.sites[0]);
+        for site in &mirrors.sites {
+            self.use_mirror(site);
+        }
         self.wait_until_served("/file.iso");
         mirrors
     }

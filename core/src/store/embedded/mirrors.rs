@@ -103,12 +103,12 @@ pub(super) fn set_health(
     let sql = match protocol {
         DownloadProtocol::Http => {
             "UPDATE mirror SET
-                since = CASE http_up WHEN :up THEN since ELSE :now END, http_up = :up, http_down_reason = :reason
+                since = CASE WHEN http_up = :up AND since > 0 THEN since ELSE :now END, http_up = :up, http_down_reason = :reason
             WHERE id = :id AND (http_up <> :up OR http_down_reason <> :reason)"
         }
         DownloadProtocol::Https => {
             "UPDATE mirror SET
-                since = CASE https_up WHEN :up THEN since ELSE :now END, https_up = :up, https_down_reason = :reason
+                since = CASE WHEN https_up = :up AND since > 0 THEN since ELSE :now END, https_up = :up, https_down_reason = :reason
             WHERE id = :id AND (https_up <> :up OR https_down_reason <> :reason)"
         }
     };

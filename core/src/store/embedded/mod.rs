@@ -34,7 +34,8 @@ use time::Date;
 use self::failure::Failure;
 use super::stats::{DateRange, FileDownloads, StatsBatch, Traffic};
 use super::{
-    Change, ChangeWatch, LeaseName, LogEntry, Result, SourceChanges, SourceEntry, Store, StoreError, SyncRecord,
+    Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
+    SourceEntry, Store, StoreError, SyncRecord,
 };
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
@@ -204,6 +205,30 @@ impl Store for EmbeddedStore {
 
     fn total_downloads(&self) -> Result<u64> {
         self.read(READING_STATS, stats::total)
+    }
+
+    fn shared_scans(&self, ids: &[MirrorId]) -> Result<Vec<Option<SharedScanHead>>> {
+        Ok(vec![None; ids.len()])
+    }
+
+    fn shared_scan(&self, _id: MirrorId) -> Result<Option<SharedScan>> {
+        Ok(None)
+    }
+
+    fn scan_blocks(&self, _blocks: &[ScanBlockKey], _visit: &mut dyn FnMut(ScanBlockKey, Vec<u8>)) -> Result<()> {
+        Ok(())
+    }
+
+    fn add_scan_blocks(&self, _blocks: &[(ScanBlockKey, Vec<u8>)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn share_scan(&self, _id: MirrorId, _scan: &SharedScan) -> Result<Vec<ScanBlockKey>> {
+        Ok(Vec::new())
+    }
+
+    fn discard_scan_blocks(&self, _blocks: &[ScanBlockKey]) -> Result<()> {
+        Ok(())
     }
 
     fn take_lease(&self, name: LeaseName, holder: &str, duration: Duration) -> Result<bool> {

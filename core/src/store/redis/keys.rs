@@ -22,6 +22,10 @@ pub(super) const STATS_MIRROR_BYTES: &str = "STATS_MIRROR_BYTES";
 
 /// Ours. Hash: path of what is no file of the source repository to what it is, see `source`.
 pub(super) const OTHER_ENTRIES: &str = "MB_SOURCE_OTHER";
+/// Ours. Hash: key of a block of scan results to its data, compressed.
+pub(super) const SCAN_BLOCKS: &str = "MB_SCAN_BLOCKS";
+/// Ours. Hash: key of a block to the number of mirrors whose result lists it.
+pub(super) const SCAN_USES: &str = "MB_SCAN_USES";
 /// Ours. What [`sequence`] keys begin with.
 pub(super) const SEQUENCE_PREFIX: &str = "MB_STATS_SEQ_";
 /// Ours. String: whether `mirrorbits migrate` filled this database, until a program uses it.
@@ -62,14 +66,12 @@ pub(super) fn sequence(node: &str) -> String {
     format!("{SEQUENCE_PREFIX}{node}")
 }
 
+/// Ours. Hash: the latest scan result of a mirror, see `scans`.
+pub(super) fn scan(id: MirrorId) -> String {
+    format!("MB_SCAN_{id}")
+}
+
 /// Keys that hold more about a mirror and go with it: the scan results of Mirrorbits and ours, and the lock of its scan.
 pub(super) fn of_removed_mirror(id: MirrorId) -> [String; 6] {
-    [
-        mirror(id),
-        log(id),
-        format!("MIRRORFILES_{id}"),
-        format!("HANDLEDFILES_{id}"),
-        format!("MB_SCAN_{id}"),
-        format!("SCANNING_{id}"),
-    ]
+    [mirror(id), log(id), format!("MIRRORFILES_{id}"), format!("HANDLEDFILES_{id}"), scan(id), format!("SCANNING_{id}")]
 }

@@ -7,7 +7,7 @@ use redis::Script;
 use super::connection::Session;
 use super::failure::Failure;
 use super::records::{self, Fields};
-use super::{keys, logs};
+use super::{keys, logs, scans};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings, MirrorState};
 use crate::store::{LOG_ENTRIES_KEPT, LogEntry, StoreError, SyncRecord};
 use crate::time::Timestamp;
@@ -62,14 +62,18 @@ static UPDATE_SETTINGS: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes a mirror. KEYS: MIRRORS, then every key of the mirror. ARGV: channel, id.
+/// Removes a mirror. KEYS: MIRRORS, MB_SCAN_BLOCKS, MB_SCAN_USES, then every key of the mirror. ARGV: channel, id, key of the
+/// scan result.
 static REMOVE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('HDEL', KEYS[1], ARGV[2]) == 0 then return -1 end
-        redis.call('UNLINK', unpack(KEYS, 2))
+    Script::new(&format!(
+        "{}
+        if redis.call('HDEL', KEYS[1], ARGV[2]) == 0 then return -1 end
+        release(redis.call('HGET', ARGV[3], 'blocks') or '', KEYS[2], KEYS[3])
+        redis.call('UNLINK', unpack(KEYS, 4))
         redis.call('PUBLISH', ARGV[1], ARGV[2])
         return 1",
-    )
+        scans::RELEASE
+    ))
 });
 
 /// Enables or disables. KEYS: MIRRORS, MIRROR_id. ARGV: channel, id, enabled, now.
@@ -95,7 +99,8 @@ static SET_HEALTH: LazyLock<Script> = LazyLock::new(|| {
         local reason = redis.call('HGET', KEYS[2], ARGV[4]) or ''
         if old == ARGV[5] and reason == ARGV[6] then return 0 end
         redis.call('HSET', KEYS[2], ARGV[3], ARGV[5], ARGV[4], ARGV[6])
-        if old ~= ARGV[5] then redis.call('HSET', KEYS[2], 'stateSince', ARGV[7]) end
+        local since = tonumber(redis.call('HGET', KEYS[2], 'stateSince') or '') or 0
+        if old ~= ARGV[5] or since <= 0 then redis.call('HSET', KEYS[2], 'stateSince', ARGV[7]) end
         redis.call('PUBLISH', ARGV[1], ARGV[2])
         return 1",
     )
@@ -172,10 +177,11 @@ pub(super) fn update_settings(session: &mut Session, id: MirrorId, settings: &Mi
 /// Removes a mirror and what belongs to it, except for its statistics.
 pub(super) fn remove(session: &mut Session, id: MirrorId) -> Result<(), Failure> {
     let mut script = REMOVE.key(keys::MIRRORS);
+    script.key(keys::SCAN_BLOCKS).key(keys::SCAN_USES);
     for key in keys::of_removed_mirror(id) {
         script.key(key);
     }
-    script.arg(keys::MIRROR_CHANNEL).arg(id.0);
+    script.arg(keys::MIRROR_CHANNEL).arg(id.0).arg(keys::scan(id));
     known(session.run(&script)?, id).map(|_| ())
 }
 

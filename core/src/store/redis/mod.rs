@@ -3,7 +3,7 @@
 //!
 //! - [`keys`]: the names of keys and channels
 //! - [`records`], [`file_facts`], [`logs`]: the forms of their values
-//! - [`mirrors`], [`source`], [`stats`], [`leases`]: the operations
+//! - [`mirrors`], [`source`], [`stats`], [`leases`], [`scans`]: the operations
 //! - [`watch`]: changes made by others; [`cluster`]: telling them that this node is there
 //! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`address`], [`connection`], [`version`]: the way to the data, and whether it is ours
@@ -21,6 +21,7 @@ mod leases;
 mod logs;
 mod mirrors;
 mod records;
+mod scans;
 mod source;
 mod stats;
 mod transfer;
@@ -39,13 +40,16 @@ use self::failure::Failure;
 use self::version::Purpose;
 use super::stats::{DateRange, FileDownloads, StatsBatch, Traffic};
 use super::{
-    Change, ChangeWatch, LeaseName, LogEntry, Result, SourceChanges, SourceEntry, Store, StoreError, SyncRecord,
+    Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
+    SourceEntry, Store, StoreError, SyncRecord,
 };
 use crate::config::RedisSettings;
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
 
 const READING_STATS: &str = "reading the statistics";
+const READING_SCANS: &str = "reading what other nodes scanned";
+const SHARING_SCAN: &str = "sharing a scan result with the other nodes";
 
 /// Store in Redis or Valkey.
 pub struct RedisStore {
@@ -174,6 +178,30 @@ impl Store for RedisStore {
 
     fn total_downloads(&self) -> Result<u64> {
         self.with_session(READING_STATS, stats::total)
+    }
+
+    fn shared_scans(&self, ids: &[MirrorId]) -> Result<Vec<Option<SharedScanHead>>> {
+        self.with_session(READING_SCANS, |session| scans::heads(session, ids))
+    }
+
+    fn shared_scan(&self, id: MirrorId) -> Result<Option<SharedScan>> {
+        self.with_session(READING_SCANS, |session| scans::read(session, id))
+    }
+
+    fn scan_blocks(&self, blocks: &[ScanBlockKey], visit: &mut dyn FnMut(ScanBlockKey, Vec<u8>)) -> Result<()> {
+        self.with_session(READING_SCANS, |session| scans::visit_blocks(session, blocks, visit))
+    }
+
+    fn add_scan_blocks(&self, blocks: &[(ScanBlockKey, Vec<u8>)]) -> Result<()> {
+        self.with_session(SHARING_SCAN, |session| scans::add_blocks(session, blocks))
+    }
+
+    fn share_scan(&self, id: MirrorId, scan: &SharedScan) -> Result<Vec<ScanBlockKey>> {
+        self.with_session(SHARING_SCAN, |session| scans::share(session, id, scan))
+    }
+
+    fn discard_scan_blocks(&self, blocks: &[ScanBlockKey]) -> Result<()> {
+        self.with_session(SHARING_SCAN, |session| scans::discard_blocks(session, blocks))
     }
 
     fn take_lease(&self, name: LeaseName, holder: &str, duration: Duration) -> Result<bool> {

@@ -60,7 +60,8 @@ impl Transfer for RedisStore {
             for id in old.iter().filter_map(|id| id.parse().ok()).map(MirrorId) {
                 transaction.cmd("UNLINK").arg(&keys::of_removed_mirror(id));
             }
-            transaction.cmd("UNLINK").arg(keys::MIRRORS);
+            // Nodes share again what they scanned.
+            transaction.cmd("UNLINK").arg(&[keys::MIRRORS, keys::SCAN_BLOCKS, keys::SCAN_USES]);
             for mirror in mirrors {
                 write_mirror(&mut transaction, mirror);
             }

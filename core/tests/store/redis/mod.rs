@@ -3,6 +3,7 @@
 mod cluster;
 mod format;
 mod outage;
+mod scans;
 mod sentinel;
 pub(crate) mod server;
 mod tls;

@@ -12,6 +12,7 @@
 //! `shared` is how many bytes a path has in common with the one before (0 for the first), `rest` how many follow in
 //! `bytes`. `modified` is in Unix nanoseconds, `i64::MIN` when unknown.
 
+use mb_core::store::ScanBlockKey;
 use mb_core::time::FileTime;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -26,11 +27,8 @@ const LONGEST_BLOCK: usize = 8_192;
 /// A modification time that is not known.
 const UNKNOWN: i64 = i64::MIN;
 
-/// Identifies the content of a block: the XXH3 hash of its uncompressed bytes.
-pub(super) type BlockKey = [u8; 16];
-
 /// The key of a block's uncompressed bytes.
-pub(super) fn key(encoded: &[u8]) -> BlockKey {
+pub(super) fn key(encoded: &[u8]) -> ScanBlockKey {
     xxh3_128(encoded).to_le_bytes()
 }
 

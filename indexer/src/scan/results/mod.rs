@@ -1,24 +1,27 @@
-//! Scan results: what each mirror has, kept by the indexer for itself in `StateDir/scans.sqlite`.
+//! Scan results: what each mirror has, kept by the indexer in `StateDir/scans.sqlite`, and shared with other nodes ([`shared`]).
 //!
 //! A mirror's result is a list of blocks ([`block`]), and mirrors share blocks of equal content, so hundreds of complete
 //! mirrors take little more room than one. The file can be lost without harm: the next scans fill it again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mb_core::mirror::{MirrorId, ScanProtocol};
+use mb_core::store::{ScanBlockKey, ScanGeneration};
 use mb_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub(crate) use self::block::Block;
+pub(crate) use self::shared::{FetchedBlocks, Held, is_block};
 use super::listing::Listing;
 
 mod block;
+mod shared;
 
 /// Version of the tables and of the block format, kept in SQLite's `user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// Level of block compression: higher ones gain a few percent for several times the work.
 const COMPRESSION_LEVEL: i32 = 3;
@@ -35,9 +38,12 @@ const TABLES: &str = "
     ) STRICT;
     CREATE TABLE scans (
         mirror INTEGER PRIMARY KEY, started INTEGER NOT NULL, protocol INTEGER NOT NULL, precision_ns INTEGER NOT NULL,
-        timezone_offset_ms INTEGER NOT NULL, files INTEGER NOT NULL, blocks BLOB NOT NULL
+        timezone_offset_ms INTEGER NOT NULL, files INTEGER NOT NULL, blocks BLOB NOT NULL, shared_as INTEGER
     ) STRICT;
 ";
+
+/// What format 1 lacked.
+const ADDED_BY_FORMAT_2: &str = "ALTER TABLE scans ADD COLUMN shared_as INTEGER";
 
 /// What went wrong with the scan results.
 #[derive(Debug, thiserror::Error)]
@@ -112,14 +118,16 @@ impl ScanResults {
     fn create_tables(&self) -> Result<(), ResultsError> {
         let found = self.write(|transaction| {
             let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if found == 0 {
-                transaction.execute_batch(TABLES)?;
-                transaction.pragma_update(None, "user_version", FORMAT)?;
+            match found {
+                0 => transaction.execute_batch(TABLES)?,
+                1 => transaction.execute_batch(ADDED_BY_FORMAT_2)?,
+                _ => return Ok(found),
             }
-            Ok(found)
+            transaction.pragma_update(None, "user_version", FORMAT)?;
+            Ok(FORMAT)
         })?;
         match found {
-            0 | FORMAT => Ok(()),
+            FORMAT => Ok(()),
             _ => Err(self.unusable(format!("its format is {found}, this program writes {FORMAT}"))),
         }
     }
@@ -138,18 +146,7 @@ impl ScanResults {
                 gone = gone.zip(count).map(|(gone, count)| gone + count);
             }
             release_blocks(transaction, &old)?;
-            transaction.execute(
-                "INSERT OR REPLACE INTO scans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    facts.mirror.0,
-                    facts.started.0,
-                    protocol_number(facts.protocol),
-                    facts.precision_ns.min(i64::MAX as u64) as i64,
-                    facts.timezone_offset_ms,
-                    listing.len() as i64,
-                    block_list(&new)
-                ],
-            )?;
+            write_scan(transaction, facts, listing.len() as u64, &new, None)?;
             Ok(gone)
         })?;
         Ok(removed.unwrap_or_else(|| {
@@ -191,17 +188,6 @@ impl ScanResults {
         };
         let connection = open().map_err(database_error(&self.path))?;
         Ok(Snapshot { path: self.path.clone(), connection })
-    }
-
-    /// When the stored scan of each mirror was started.
-    pub(crate) fn started(&self) -> Result<HashMap<MirrorId, Timestamp>, ResultsError> {
-        let connection = self.connection();
-        let read = || {
-            let mut statement = connection.prepare("SELECT mirror, started FROM scans")?;
-            let started = statement.query_map([], |row| Ok((MirrorId(row.get(0)?), Timestamp(row.get(1)?))))?;
-            started.collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(database_error(&self.path))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -273,22 +259,22 @@ impl Snapshot {
 impl Block {
     /// Reads the compressed bytes of block `id` of the results file `path`.
     pub(crate) fn decompress(data: &[u8], id: BlockId, path: &Path) -> Result<Block, ResultsError> {
-        decompress(data).ok_or_else(|| damaged(path, id))
+        decompress(data).and_then(|encoded| Block::decode(&encoded)).ok_or_else(|| damaged(path, id))
     }
 
     fn load(connection: &Connection, id: BlockId) -> rusqlite::Result<Option<Block>> {
         let mut statement = connection.prepare_cached("SELECT data FROM blocks WHERE id = ?1")?;
         let data: Option<Vec<u8>> = statement.query_row([id], |row| row.get(0)).optional()?;
-        Ok(data.and_then(|data| decompress(&data)))
+        Ok(data.and_then(|data| Block::decode(&decompress(&data)?)))
     }
 }
 
-fn decompress(data: &[u8]) -> Option<Block> {
+fn decompress(data: &[u8]) -> Option<Vec<u8>> {
     let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(data).ok()??).ok()?;
     if size > LARGEST_BLOCK {
         return None;
     }
-    Block::decode(&zstd::bulk::decompress(data, size).ok()?)
+    zstd::bulk::decompress(data, size).ok()
 }
 
 fn damaged(path: &Path, id: BlockId) -> ResultsError {
@@ -314,26 +300,55 @@ fn blocks_of(transaction: &Transaction<'_>, mirror: MirrorId) -> rusqlite::Resul
     Ok(block_ids(&blocks.unwrap_or_default()))
 }
 
+fn write_scan(
+    transaction: &Transaction<'_>,
+    facts: &ScanFacts,
+    files: u64,
+    blocks: &[BlockId],
+    shared_as: Option<ScanGeneration>,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT OR REPLACE INTO scans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            facts.mirror.0,
+            facts.started.0,
+            protocol_number(facts.protocol),
+            facts.precision_ns.min(i64::MAX as u64) as i64,
+            facts.timezone_offset_ms,
+            files.min(i64::MAX as u64) as i64,
+            block_list(blocks),
+            shared_as.map(|generation| generation.0.cast_signed())
+        ],
+    )?;
+    Ok(())
+}
+
 fn insert_blocks(transaction: &Transaction<'_>, listing: &Listing) -> rusqlite::Result<Vec<BlockId>> {
-    let mut use_again = transaction.prepare_cached("UPDATE blocks SET uses = uses + 1 WHERE key = ?1 RETURNING id")?;
-    let mut insert =
-        transaction.prepare_cached("INSERT INTO blocks (key, data, uses) VALUES (?1, ?2, 1) RETURNING id")?;
     let mut ids = Vec::new();
     block::for_each_block(listing.iter(), |encoded| {
-        let key = block::key(encoded);
-        let known = use_again.query_row([key], |row| row.get(0)).optional()?;
-        let id = match known {
-            Some(id) => id,
-            None => {
-                let data = zstd::bulk::compress(encoded, COMPRESSION_LEVEL)
-                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                insert.query_row(params![key, data], |row| row.get(0))?
-            }
+        let compress = || {
+            zstd::bulk::compress(encoded, COMPRESSION_LEVEL)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
         };
-        ids.push(id);
+        ids.push(use_block(transaction, &block::key(encoded), compress)?);
         Ok::<(), rusqlite::Error>(())
     })?;
     Ok(ids)
+}
+
+/// Counts one more use of a block, which `data` gives when it is new.
+fn use_block(
+    transaction: &Transaction<'_>,
+    key: &ScanBlockKey,
+    data: impl FnOnce() -> rusqlite::Result<Vec<u8>>,
+) -> rusqlite::Result<BlockId> {
+    let mut use_again = transaction.prepare_cached("UPDATE blocks SET uses = uses + 1 WHERE key = ?1 RETURNING id")?;
+    if let Some(id) = use_again.query_row([key], |row| row.get(0)).optional()? {
+        return Ok(id);
+    }
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO blocks (key, data, uses) VALUES (?1, ?2, 1) RETURNING id")?;
+    insert.query_row(params![key, data()?], |row| row.get(0))
 }
 
 fn release_blocks(transaction: &Transaction<'_>, ids: &[BlockId]) -> rusqlite::Result<()> {
@@ -379,7 +394,7 @@ mod tests {
 
     use super::*;
 
-    fn listing(numbers: impl Iterator<Item = u32>) -> Listing {
+    pub(super) fn listing(numbers: impl Iterator<Item = u32>) -> Listing {
         let mut listing = Listing::default();
         for number in numbers {
             listing.push(format!("f/{number}").as_bytes(), 1, Some(FileTime(i64::from(number)))).unwrap();
@@ -388,7 +403,7 @@ mod tests {
         listing
     }
 
-    fn facts(mirror: u32) -> ScanFacts {
+    pub(super) fn facts(mirror: u32) -> ScanFacts {
         ScanFacts {
             mirror: MirrorId(mirror),
             started: Timestamp(7),
@@ -398,7 +413,7 @@ mod tests {
         }
     }
 
-    fn block_count(results: &ScanResults) -> i64 {
+    pub(super) fn block_count(results: &ScanResults) -> i64 {
         results.connection().query_row("SELECT count(*) FROM blocks", [], |row| row.get(0)).unwrap()
     }
 
@@ -465,6 +480,20 @@ mod tests {
         results.replace(&facts(1), &listing(0..10)).unwrap();
         assert_eq!(snapshot.scans().unwrap(), before);
         assert_eq!(files_of(&snapshot, &before[0]).len(), 3_000);
+    }
+
+    #[test]
+    fn a_file_of_format_1_is_used_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ScanResults::open(folder.path()).unwrap();
+        results.replace(&facts(1), &listing(0..10)).unwrap();
+        results.connection().execute("ALTER TABLE scans DROP COLUMN shared_as", []).unwrap();
+        results.connection().pragma_update(None, "user_version", 1).unwrap();
+        drop(results);
+        let results = ScanResults::open(folder.path()).unwrap();
+        let expected = Held { started: Timestamp(7), shared_as: None };
+        assert_eq!(results.held().unwrap()[&MirrorId(1)], expected);
+        results.replace(&facts(2), &listing(0..10)).unwrap();
     }
 
     #[test]
