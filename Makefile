@@ -37,7 +37,11 @@ demo: demo-programs ## Serve a small repository from three local mirrors, and pr
 	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-indexer
 	@exec $${CARGO_TARGET_DIR:-target}/release/mirrorbits demo
 
-bench: ## Measure what a request costs
+bench: bench-programs ## Compare with nginx and a raw epoll loop (10 minutes; BENCH_ARGS="--rounds 1" for less)
+	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-bench
+	@exec $${CARGO_TARGET_DIR:-target}/release/mb-bench --json $${CARGO_TARGET_DIR:-target}/bench.json $(BENCH_ARGS)
+
+micro-bench: ## Measure the steps of a request without sockets
 	$(CARGO) bench --locked -p mirrorbits
 
 fmt: ## Format the sources
@@ -59,3 +63,6 @@ test-python:
 
 demo-programs:
 	@.ci/install rsync nginx curl
+
+bench-programs:
+	@.ci/install nginx wrk util-linux=taskset

@@ -1,0 +1,181 @@
+//! Our answers while the index is exchanged, and how soon a change of a mirror is in them.
+//!
+//! Unlike in the contest, the daemon may use all cores: only its shard is bound to one. A new generation is opened and
+//! verified on the control thread, which must not take the shard's time.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mb_core::store::{EmbeddedStore, Store as _};
+use mb_index::Publisher;
+use mb_load::{File, Limit, Pace, Plan, Report, Running, start};
+
+use crate::contest::{Daemon, start_daemon};
+use crate::interrupt::Interrupt;
+use crate::places::NETWORKS;
+use crate::result::{Results, SwapResult};
+use crate::world::{ONLY_ON_FIRST, World, mirror_name, path};
+use crate::{Arguments, BenchError};
+
+/// Connections of the load.
+const CONNECTIONS: usize = 64;
+
+/// Distinct files that are asked for.
+const FILES: usize = 100_000;
+
+/// How long an answer may take to change.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Measures the load without swaps, with new mirror tables, and with new file indexes.
+pub(crate) fn run(
+    arguments: &Arguments,
+    programs: &Path,
+    world: &World,
+    interrupt: &Interrupt,
+    results: &mut Results,
+) -> Result<(), BenchError> {
+    for (name, runtime) in [("ours, io_uring", "io_uring"), ("ours, epoll", "epoll")] {
+        if !arguments.wants_server(name) {
+            continue;
+        }
+        let daemon = match start_daemon(name, runtime, None, programs, world, interrupt) {
+            Ok(daemon) => daemon,
+            Err(BenchError::Silent { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let duration = arguments.duration() * 2;
+        let mut report = |what: &'static str, change: &mut dyn FnMut() -> Result<(), BenchError>| {
+            eprintln!("{what}, {name}");
+            let (report, swaps) = under_load(arguments, world, daemon.address, duration, interrupt, change)?;
+            results.swaps.push(SwapResult::new(name, what, swaps, &report));
+            Ok::<_, BenchError>(())
+        };
+        report("no swaps", &mut || {
+            std::thread::sleep(LOOK_AGAIN);
+            Ok(())
+        })?;
+        let mut enabled = true;
+        report("new mirror tables", &mut || {
+            enabled = !enabled;
+            command(programs, daemon.rpc, if enabled { "enable" } else { "disable" })
+        })?;
+        let mirrors = EmbeddedStore::open(&world.state_dir())?.mirrors()?;
+        let mut revision = 0;
+        report("new file indexes", &mut || {
+            revision += 1;
+            let model = world.model(revision)?;
+            Publisher::new(&world.index_dir()).lock()?.publish(Some(&model), &mirrors)?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Repeats `change` while load at a fixed rate is answered. Returns what became of it, and the number of changes.
+fn under_load(
+    arguments: &Arguments,
+    world: &World,
+    address: SocketAddr,
+    duration: Duration,
+    interrupt: &Interrupt,
+    change: &mut dyn FnMut() -> Result<(), BenchError>,
+) -> Result<(Report, u64), BenchError> {
+    let mut random = fastrand::Rng::with_seed(4);
+    let files = (0..FILES).map(|_| File::new(path(random.usize(..world.size.files)))).collect();
+    let mut plan = Plan::new(address, files);
+    plan.connections = CONNECTIONS;
+    plan.pace = Pace::Open(arguments.rate);
+    plan.limit = Limit::Duration(duration);
+    plan.mirrors = world.mirror_urls();
+    plan.clients = NETWORKS.parse().into_iter().collect();
+    let running = start(plan)?;
+    let changes = repeat(&running, interrupt, change);
+    running.stop();
+    let report = running.wait()?;
+    Ok((report, changes?))
+}
+
+fn repeat(
+    running: &Running,
+    interrupt: &Interrupt,
+    change: &mut dyn FnMut() -> Result<(), BenchError>,
+) -> Result<u64, BenchError> {
+    let mut changes = 0;
+    while !running.is_over() {
+        interrupt.check()?;
+        change()?;
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+fn command(programs: &Path, rpc: SocketAddr, what: &str) -> Result<(), BenchError> {
+    let output = mirrorbits(programs, rpc, what).output();
+    let output = output.map_err(|source| BenchError::Start { program: "mirrorbits", source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(BenchError::Command(what.to_owned(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// `mirrorbits enable` or `disable` of the first mirror.
+fn mirrorbits(programs: &Path, rpc: SocketAddr, what: &str) -> Command {
+    let mut command = Command::new(programs.join("mirrorbits"));
+    command.args(["-h", &rpc.ip().to_string(), "-p", &rpc.port().to_string(), what, &mirror_name(0)]);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Milliseconds from the start of `mirrorbits disable` to the first changed answer: each of `rounds`.
+pub(crate) fn time_changes(
+    daemon: &Daemon,
+    programs: &Path,
+    rounds: usize,
+    interrupt: &Interrupt,
+) -> Result<Vec<f64>, BenchError> {
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let mut asking = Asking::open(daemon.address)?;
+        asking.until("302", "enable", interrupt)?;
+        let started = Instant::now();
+        let child = mirrorbits(programs, daemon.rpc, "disable").stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.map_err(|source| BenchError::Start { program: "mirrorbits", source })?;
+        let changed = asking.until("503", "disable", interrupt);
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+        let _ = child.wait();
+        changed?;
+        command(programs, daemon.rpc, "enable")?;
+    }
+    Ok(times)
+}
+
+/// A client that asks for the same file again and again.
+struct Asking(TcpStream);
+
+impl Asking {
+    fn open(address: SocketAddr) -> Result<Asking, BenchError> {
+        Ok(Asking(TcpStream::connect(address).map_err(BenchError::Idle)?))
+    }
+
+    /// Asks until the answer has this status.
+    fn until(&mut self, status: &str, command: &str, interrupt: &Interrupt) -> Result<(), BenchError> {
+        let deadline = Instant::now() + PATIENCE;
+        let request = format!("HEAD {ONLY_ON_FIRST} HTTP/1.1\r\nHost: download.example.org\r\n\r\n");
+        let mut answer = [0; 16 * 1024];
+        while Instant::now() < deadline {
+            interrupt.check()?;
+            self.0.write_all(request.as_bytes()).map_err(BenchError::Idle)?;
+            let count = self.0.read(&mut answer).map_err(BenchError::Idle)?;
+            if answer[..count].get(9..12) == Some(status.as_bytes()) {
+                return Ok(());
+            }
+        }
+        Err(BenchError::Unchanged(command.to_owned()))
+    }
+}
