@@ -64,7 +64,8 @@ pub fn write<'m>(
     json.begin_object();
     json.name("FileInfo");
     write_file(json, subject);
-    text(json, "IP", &subject.location.address.to_string());
+    json.name("IP");
+    json.displayed(subject.location.address);
     json.name("ClientInfo");
     write_client(json, subject.location);
     json.name("MirrorList");
@@ -170,7 +171,8 @@ fn write_mirror(json: &mut JsonWriter<'_>, mirror: &Listed<'_>, expose_private: 
     time(json, "LastModTime", state.last_mod_time);
     text(json, "AbsoluteURL", mirror.absolute_url);
     if let Some((reason, table_mirror)) = mirror.excluded {
-        text(json, "ExcludeReason", &reason.describe(table_mirror).to_string());
+        json.name("ExcludeReason");
+        json.displayed(reason.describe(table_mirror));
     }
     json.end_object();
 }

@@ -1,7 +1,9 @@
 //! Points in time as HTTP and JSON write them.
 
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use httpdate::HttpDate;
 use time::OffsetDateTime;
 
 /// Length of an IMF-fixdate (RFC 9110, section 5.6.7).
@@ -12,9 +14,9 @@ pub const HTTP_DATE_LENGTH: usize = 29;
 pub fn http_date(seconds: i64) -> [u8; HTTP_DATE_LENGTH] {
     const YEAR_10000: u64 = 253_402_300_800;
     let seconds = u64::try_from(seconds).unwrap_or(0).min(YEAR_10000 - 1);
-    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
     let mut date = [b' '; HTTP_DATE_LENGTH];
-    date.copy_from_slice(text.as_bytes());
+    // All dates in this range have exactly this length.
+    let _ = write!(&mut date[..], "{}", HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds)));
     date
 }
 
@@ -30,7 +32,6 @@ fn unix_seconds(time: SystemTime) -> Option<i64> {
 
 /// Appends RFC 3339 text in UTC with as many decimals as it takes: `2026-11-22T11:30:31.5Z`.
 pub fn append_rfc3339(out: &mut Vec<u8>, unix_seconds: i64, nanoseconds: u32) {
-    use std::io::Write;
     let time = OffsetDateTime::from_unix_timestamp(unix_seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (date, clock) = (time.date(), time.time());
     // Writing to a vector cannot fail.

@@ -1,6 +1,7 @@
 //! JSON text as Go's `encoding/json` writes it, byte for byte: clients of the reference compare and parse it so.
 
-use std::io::Write;
+use std::fmt::{self, Display, Write as _};
+use std::io::Write as _;
 
 /// Appends one JSON document to a buffer. Members and elements are separated by themselves; the caller opens and closes
 /// objects and arrays in pairs.
@@ -55,9 +56,18 @@ impl<'a> JsonWriter<'a> {
         self.quoted(value.as_ref());
     }
 
+    /// Writes the `Display` form of `value` as a string, without a detour over the heap.
+    pub fn displayed(&mut self, value: impl Display) {
+        self.separate();
+        self.out.push(b'"');
+        // Writing to a vector cannot fail.
+        let _ = write!(Escaping(self), "{value}");
+        self.out.push(b'"');
+    }
+
     /// Writes anything whose `Display` form is a JSON value, such as an integer. A float must be finite; `f32` and `f64`
     /// show the shortest decimal that reads back the same.
-    pub fn plain(&mut self, value: impl std::fmt::Display) {
+    pub fn plain(&mut self, value: impl Display) {
         self.separate();
         // Writing to a vector cannot fail.
         let _ = write!(self.out, "{value}");
@@ -149,6 +159,16 @@ impl<'a> JsonWriter<'a> {
     }
 }
 
+/// Escapes what is formatted into it.
+struct Escaping<'w, 'a>(&'w mut JsonWriter<'a>);
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.escaped(text);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -194,6 +214,11 @@ mod tests {
         fn strings_read_back(text: String) {
             let json = written(false, |json| json.string(&text));
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+
+        #[test]
+        fn what_is_displayed_is_escaped_as_strings_are(text: String) {
+            prop_assert_eq!(written(false, |json| json.displayed(&text)), written(false, |json| json.string(&text)));
         }
     }
 }

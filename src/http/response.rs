@@ -130,10 +130,16 @@ impl<'o, 'a> Response<'o, 'a> {
 
     /// Ends the response with `content`, which a response to `HEAD` only tells the length of.
     pub fn body(self, content: &[u8]) {
+        self.body_of([content]);
+    }
+
+    /// The same with `parts`, one after the other, as content.
+    pub fn body_of<const N: usize>(self, parts: [&[u8]; N]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
         // Writing to a vector cannot fail.
-        let _ = write!(self.out, "Content-Length: {}\r\n\r\n", content.len());
+        let _ = write!(self.out, "Content-Length: {length}\r\n\r\n");
         if !self.envelope.head_only {
-            self.out.extend_from_slice(content);
+            parts.iter().for_each(|part| self.out.extend_from_slice(part));
         }
     }
 
@@ -150,8 +156,5 @@ pub fn plain(out: &mut Vec<u8>, status: Status, envelope: Envelope<'_>) {
 
 /// Ends `response` with a line of plain text.
 pub fn text(response: Response<'_, '_>, line: &str) {
-    let mut content = Vec::with_capacity(line.len() + 1);
-    content.extend_from_slice(line.as_bytes());
-    content.push(b'\n');
-    response.lines("Content-Type: text/plain; charset=utf-8\r\n").body(&content);
+    response.lines("Content-Type: text/plain; charset=utf-8\r\n").body_of([line.as_bytes(), b"\n"]);
 }

@@ -1,0 +1,147 @@
+//! The steps of a request, each alone and with its input prepared, and the whole.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+use fastrand::Rng;
+use mb_index::{Entry, FileIndex};
+use mirrorbits::handle::Handler;
+use mirrorbits::http::request::{Persistence, parse};
+use mirrorbits::http::response::{Envelope, Response, Status};
+use mirrorbits::select::distance::{Point, kilometres};
+use mirrorbits::select::draw::{Candidates, KEPT};
+use mirrorbits::select::filter::{FileCopy, Source};
+use mirrorbits::select::score::Query;
+use mirrorbits::select::{Accepted, Client, Code, Evaluation, Wanted};
+
+use crate::world::{DATE, World, answer, parsed, places};
+
+/// Distinct random requests that are gone round in: more than a processor's caches hold the files of.
+pub const REQUESTS: usize = 1 << 16;
+/// Prepared clients for the steps that need one; each has its distances to all mirrors.
+const CLIENTS: usize = 256;
+
+/// Names of the steps, in the order of a request.
+pub const STEPS: [&str; 8] = ["parse", "lookup", "geo", "candidates", "draw", "render", "handle", "handle JSON"];
+
+/// Calls `step` with one request after another.
+fn round<T>(inputs: &[T], mut step: impl FnMut(&T)) -> impl FnMut() {
+    let mut next = 0;
+    move || {
+        step(black_box(&inputs[next]));
+        next = (next + 1) % inputs.len();
+    }
+}
+
+/// Hands one call of the step `name` to `measure`, which repeats it.
+pub fn with(world: &World, name: &str, mut measure: impl FnMut(&mut dyn FnMut())) {
+    let files: &FileIndex = world.snapshot.files.as_ref().expect("an index");
+    match name {
+        "parse" => {
+            let requests = world.requests(REQUESTS, "");
+            measure(&mut round(&requests, |request| assert!(parse(request).is_complete())));
+        }
+        "lookup" => {
+            let mut scratch = Vec::new();
+            let paths: Vec<_> =
+                world.requests(REQUESTS, "").iter().map(|request| parsed(request).target.to_vec()).collect();
+            measure(&mut round(&paths, |path| assert!(matches!(files.resolve(path, &mut scratch), Entry::File(_)))));
+        }
+        "geo" => {
+            let mut random = Rng::with_seed(4);
+            let clients: Vec<Ipv4Addr> = (0..REQUESTS).map(|_| places::random_client(&mut random)).collect();
+            measure(&mut round(&clients, |&client| {
+                let located = world.snapshot.geo.locate(IpAddr::V4(client));
+                black_box((located.place_key(), located.autonomous_system_key()));
+            }));
+        }
+        "candidates" => {
+            let clients = Clients::of(world);
+            let mut evaluation = Evaluation::default();
+            let mut random = Rng::with_seed(5);
+            let pairs: Vec<_> = (0..CLIENTS).map(|client| (client, random.u32(..files.len() as u32))).collect();
+            measure(&mut round(&pairs, |&(client, file)| {
+                clients.evaluate(world, client, file, &mut evaluation);
+                black_box(Candidates::of(&evaluation));
+            }));
+        }
+        "draw" => {
+            let clients = Clients::of(world);
+            let mut evaluation = Evaluation::default();
+            let candidates: Vec<_> = (0..CLIENTS)
+                .map(|client| {
+                    clients.evaluate(world, client, 0, &mut evaluation);
+                    Candidates::of(&evaluation)
+                })
+                .collect();
+            let mut random = Rng::with_seed(6);
+            let mut drawn: Vec<Accepted> = Vec::new();
+            measure(&mut round(&candidates, |candidates| candidates.draw(KEPT, &mut drawn, |n| random.u64(..n))));
+        }
+        "render" => {
+            let mut out = Vec::new();
+            measure(&mut round(&[DATE], |date| {
+                out.clear();
+                let envelope = Envelope { date, persistence: Persistence::Implied, head_only: false };
+                let mut response = Response::new(&mut out, Status::Found, envelope);
+                for _ in 0..KEPT {
+                    response = response.header_by("Link", |out| {
+                        out.extend_from_slice(b"<https://mirror1.example.org/pub/");
+                        out.extend_from_slice(black_box(b"pool/main/0001/package-00000001_1.0-1_amd64.deb"));
+                        out.extend_from_slice(b">; rel=duplicate; pri=1; geo=fr");
+                    });
+                }
+                response.no_body();
+            }));
+        }
+        "handle" => whole(world, "", measure),
+        "handle JSON" => whole(world, "Accept: application/json\r\n", measure),
+        _ => unreachable!("{name} is no step"),
+    }
+}
+
+/// Whole answers from warm caches.
+fn whole(world: &World, headers: &str, mut measure: impl FnMut(&mut dyn FnMut())) {
+    let requests = world.requests(REQUESTS, headers);
+    let mut handler = Handler::new(world.snapshot.clone(), 1);
+    let mut out = Vec::new();
+    requests.iter().for_each(|request| answer(&mut handler, request, &mut out));
+    measure(&mut round(&requests, |request| answer(&mut handler, request, &mut out)));
+}
+
+/// Clients with their distances to all mirrors.
+struct Clients(Vec<(Client, Vec<f32>)>);
+
+impl Clients {
+    fn of(world: &World) -> Clients {
+        let mut random = Rng::with_seed(7);
+        let client = |_| {
+            let address = places::random_client(&mut random);
+            let located = world.snapshot.geo.locate(IpAddr::V4(address));
+            let (place, system) = (located.place(), located.autonomous_system());
+            let here = Point { latitude: place.latitude, longitude: place.longitude };
+            let distances = world.snapshot.mirrors.rows().iter().map(|row| {
+                let settings = &row.mirror.settings;
+                kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
+            });
+            let (country, continent) = (Code::of(&place.country_code), Code::of(&place.continent_code));
+            (Client { country, continent, asn: system.number }, distances.collect())
+        };
+        Clients((0..CLIENTS).map(client).collect())
+    }
+
+    fn evaluate(&self, world: &World, client: usize, file: u32, evaluation: &mut Evaluation) {
+        let (client, distances) = &self.0[client];
+        let files = world.snapshot.files.as_ref().expect("an index");
+        let file = files.file(file);
+        let source = Source {
+            size: file.size(),
+            modified: file.modified(),
+            outdated_minutes: None,
+            fix_timezone_offsets: false,
+        };
+        let query = Query { source, client: *client, distances, wanted: Wanted::Any, weight_distribution_range: 1.5 };
+        let copies = files.set(file.set()).ordinals().map(|row| (row, FileCopy::Matches));
+        evaluation.evaluate(&world.snapshot.mirrors, &query, copies);
+    }
+}
