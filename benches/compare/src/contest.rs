@@ -8,6 +8,7 @@ use crate::idle::Crowd;
 use crate::interrupt::Interrupt;
 use crate::process::{Server, pinned};
 use crate::result::{Measurement, Results};
+use crate::spread;
 use crate::swap;
 use crate::workload::Workload;
 use crate::world::{self, World};
@@ -42,17 +43,32 @@ pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
     listener.local_addr().map_err(BenchError::Idle)
 }
 
-/// Starts a daemon on `core`, or on all cores.
+/// How a daemon runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) runtime: &'static str,
+    pub(crate) shards: usize,
+    /// The only core that it may use, if any.
+    pub(crate) core: Option<usize>,
+}
+
+/// Both runtimes, with one shard that may use all cores.
+pub(crate) const OURS: [Setting; 2] = [
+    Setting { name: "ours, io_uring", runtime: "io_uring", shards: 1, core: None },
+    Setting { name: "ours, epoll", runtime: "epoll", shards: 1, core: None },
+];
+
+/// Starts a daemon.
 pub(crate) fn start_daemon(
-    name: &'static str,
-    runtime: &str,
-    core: Option<usize>,
+    setting: Setting,
     programs: &Path,
     world: &World,
     interrupt: &Interrupt,
 ) -> Result<Daemon, BenchError> {
+    let Setting { name, runtime, shards, core } = setting;
     let (address, rpc) = (free_address()?, free_address()?);
-    let config = world.write_config(name, runtime, [address.port(), rpc.port()])?;
+    let config = world.write_config(name, runtime, shards, [address.port(), rpc.port()])?;
     let mut command = pinned(&programs.join("mirrorbits"), core);
     command.args(["daemon", "-monitor=false", "-config"]).arg(config);
     let server = Server::start(name, &mut command, &world.folder, address, interrupt)?;
@@ -94,8 +110,11 @@ pub(crate) fn run(
         }
     }
     if workloads.contains(&Workload::Change) {
-        let daemon = start_daemon("change", "auto", None, programs, world, interrupt)?;
+        let daemon = start_daemon(Setting { name: "change", runtime: "auto", ..OURS[0] }, programs, world, interrupt)?;
         results.change_ms = Some(swap::time_changes(&daemon, programs, arguments.rounds, interrupt)?);
+    }
+    if workloads.contains(&Workload::Spread) {
+        results.spread = Some(spread::measure(arguments.rounds, programs, world, interrupt)?);
     }
     Ok(())
 }
@@ -142,9 +161,10 @@ fn start(
         let server = Server::start("nginx", &mut command, &world.folder, address, interrupt)?;
         contestants.push(Contestant { server, address, closing: address, ours: false });
     }
-    for (name, runtime) in [("ours, io_uring", "io_uring"), ("ours, epoll", "epoll")] {
+    for setting in OURS {
+        let name = setting.name;
         if wanted(name) {
-            match start_daemon(name, runtime, Some(core), programs, world, interrupt) {
+            match start_daemon(Setting { core: Some(core), ..setting }, programs, world, interrupt) {
                 Ok(Daemon { server, address, .. }) => {
                     contestants.push(Contestant { server, address, closing: address, ours: true });
                 }

@@ -5,6 +5,7 @@
 //! - [`workload`]: what they are asked
 //! - [`wrk`], [`idle`]: who asks
 //! - [`swap`]: our answers while the index is exchanged, every one verified
+//! - [`spread`]: connections over two shards
 //! - [`index`]: times and sizes of the index itself
 //! - [`process`], [`interrupt`]: servers and their end
 //! - [`result`]: medians, as JSON and as the table of docs/performance.md
@@ -19,6 +20,7 @@ mod interrupt;
 mod places;
 mod process;
 mod result;
+mod spread;
 mod swap;
 mod workload;
 mod world;

@@ -1,8 +1,10 @@
 //! A server that was started for a comparison: its processor time, its memory, its end.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,6 +68,19 @@ impl Server {
         let text = std::fs::read_to_string(&path).map_err(BenchError::at("read", Path::new(&path)))?;
         let ticks = ticks(&text).ok_or(BenchError::Proc(path))?;
         Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
+    /// How many descriptors each of its epoll instances watches, by the number of the instance's descriptor.
+    pub(crate) fn watched(&self) -> Result<BTreeMap<OsString, usize>, BenchError> {
+        let folder = PathBuf::from(format!("/proc/{}/fdinfo", self.child.id()));
+        let mut watched = BTreeMap::new();
+        for entry in std::fs::read_dir(&folder).map_err(BenchError::at("read", &folder))? {
+            let entry = entry.map_err(BenchError::at("read", &folder))?;
+            // A descriptor may be closed meanwhile.
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            watched.insert(entry.file_name(), text.lines().filter(|line| line.starts_with("tfd:")).count());
+        }
+        Ok(watched)
     }
 
     /// Resident memory in bytes.

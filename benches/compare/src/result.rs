@@ -59,6 +59,8 @@ pub(crate) struct Results {
     measurements: Vec<Measurement>,
     pub(crate) swaps: Vec<SwapResult>,
     pub(crate) change_ms: Option<Vec<f64>>,
+    /// Largest part that one of two shards had, in each round.
+    pub(crate) spread: Option<Vec<f64>>,
     pub(crate) index: Option<IndexResult>,
 }
 
@@ -76,6 +78,7 @@ impl Results {
             measurements: Vec::new(),
             swaps: Vec::new(),
             change_ms: None,
+            spread: None,
             index: None,
         })
     }
@@ -129,6 +132,15 @@ impl Results {
             let _ = writeln!(
                 text,
                 "\nFrom `mirrorbits disable` to the first changed answer: {middle:.0} ms, {longest:.0} ms at most."
+            );
+        }
+        if let Some(parts) = &self.spread {
+            let parts: Vec<String> = parts.iter().map(|part| format!("{:.0} %", part * 100.0)).collect();
+            let _ = writeln!(
+                text,
+                "\n{} connections on two shards, the larger part in each round: {}.",
+                crate::spread::CONNECTIONS,
+                parts.join(", ")
             );
         }
         if let Some(index) = &self.index {

@@ -13,7 +13,7 @@ use mb_core::store::{EmbeddedStore, Store as _};
 use mb_index::Publisher;
 use mb_load::{File, Limit, Pace, Plan, Report, Running, start};
 
-use crate::contest::{Daemon, start_daemon};
+use crate::contest::{Daemon, OURS, start_daemon};
 use crate::interrupt::Interrupt;
 use crate::places::NETWORKS;
 use crate::result::{Results, SwapResult};
@@ -40,11 +40,12 @@ pub(crate) fn run(
     interrupt: &Interrupt,
     results: &mut Results,
 ) -> Result<(), BenchError> {
-    for (name, runtime) in [("ours, io_uring", "io_uring"), ("ours, epoll", "epoll")] {
+    for setting in OURS {
+        let name = setting.name;
         if !arguments.wants_server(name) {
             continue;
         }
-        let daemon = match start_daemon(name, runtime, None, programs, world, interrupt) {
+        let daemon = match start_daemon(setting, programs, world, interrupt) {
             Ok(daemon) => daemon,
             Err(BenchError::Silent { .. }) => continue,
             Err(error) => return Err(error),

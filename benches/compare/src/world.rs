@@ -92,10 +92,16 @@ impl World {
     }
 
     /// A configuration for a daemon on these addresses.
-    pub(crate) fn write_config(&self, name: &str, runtime: &str, ports: [u16; 2]) -> Result<PathBuf, BenchError> {
+    pub(crate) fn write_config(
+        &self,
+        name: &str,
+        runtime: &str,
+        shards: usize,
+        ports: [u16; 2],
+    ) -> Result<PathBuf, BenchError> {
         let text = format!(
             "Repository: {0}/repository\nStateDir: {0}/state\nGeoipDatabasePath: {0}/geo\nDatabase: embedded\n\
-             ListenAddress: 127.0.0.1:{1}\nRPCListenAddress: 127.0.0.1:{2}\nMetricsListenAddress: ''\nShards: 1\n\
+             ListenAddress: 127.0.0.1:{1}\nRPCListenAddress: 127.0.0.1:{2}\nMetricsListenAddress: ''\nShards: {shards}\n\
              Runtime: {runtime}\nRepositoryScanInterval: 0\n",
             self.folder.display(),
             ports[0],
