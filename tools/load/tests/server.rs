@@ -48,6 +48,14 @@ fn send(stream: &mut TcpStream, text: &str) {
     let _ = stream.write_all(text.as_bytes());
 }
 
+/// Sends a last answer and closes. The rest is read, so that the close is no reset.
+fn end_with(stream: &mut TcpStream, text: &str) -> bool {
+    send(stream, text);
+    rustix::net::shutdown(&*stream, rustix::net::Shutdown::Write).expect("half close");
+    while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
+    false
+}
+
 fn path(head: &str) -> &str {
     head.split(' ').nth(1).expect("target")
 }
@@ -145,13 +153,7 @@ fn a_request_without_an_answer_is_a_failure_however_the_connection_ends() {
 
 #[test]
 fn every_pipelined_request_behind_a_sudden_end_is_a_failure() {
-    let address = server(|stream, head| {
-        send(stream, &redirect("http://m/", head, ""));
-        rustix::net::shutdown(&*stream, rustix::net::Shutdown::Write).expect("half close");
-        // The rest is read, so that the close is no reset.
-        while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
-        false
-    });
+    let address = server(|stream, head| end_with(stream, &redirect("http://m/", head, "")));
     let mut plan = plan(address, 40);
     plan.mode = Mode::Pipelined(10);
     let report = report(plan);
@@ -160,12 +162,7 @@ fn every_pipelined_request_behind_a_sudden_end_is_a_failure() {
 
 #[test]
 fn requests_behind_an_announced_close_are_sent_again() {
-    let address = server(|stream, head| {
-        send(stream, &redirect("http://m/", head, "Connection: close\r\n"));
-        rustix::net::shutdown(&*stream, rustix::net::Shutdown::Write).expect("half close");
-        while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
-        false
-    });
+    let address = server(|stream, head| end_with(stream, &redirect("http://m/", head, "Connection: close\r\n")));
     let mut plan = plan(address, 40);
     plan.mode = Mode::Pipelined(10);
     let report = report(plan);
