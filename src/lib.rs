@@ -12,3 +12,4 @@ pub mod http;
 pub mod select;
 pub mod shard;
 pub mod snapshot;
+pub mod upgrade;
