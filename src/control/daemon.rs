@@ -19,8 +19,9 @@ use super::mirror_table::MirrorTable;
 use super::pid_file::{PidFile, PidFileError};
 use super::rpc;
 use crate::handle::Settings;
-use crate::shard::listener::{self, ListenError};
-use crate::shard::pool::{Pool, StartError, usable_cores};
+use crate::shard::front::Front;
+use crate::shard::listener::ListenError;
+use crate::shard::pool::{OpenError, Pool, StartError, usable_cores};
 use crate::snapshot::Publication;
 
 /// How long requests under way are waited for after SIGTERM and SIGINT.
@@ -63,6 +64,8 @@ pub enum DaemonError {
     Rpc(#[from] rpc::ServeError),
     #[error(transparent)]
     Shards(#[from] StartError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("a shard ended by itself; the log tells why")]
     ShardDied,
     #[error("the control thread cannot be set up: {0}")]
@@ -108,11 +111,13 @@ impl Daemon<'_> {
         let publication = watch.publication().clone();
 
         let shards = config.shards.unwrap_or_else(|| usable_cores().len());
-        let listeners = listener::listen(&config.listen_address, shards)?;
+        let front = Front::bind(&config.listen_address, shards, &[])?;
         let rpc_listener = rpc::bind(&config.rpc_listen_address).await?;
-        let pool = Pool::start(listeners, &publication, config.runtime)?;
+        let pool = Pool::start(shards, &publication, config.runtime)?;
+        pool.attend(front);
+        pool.resume()?;
         let _pid_file = self.options.pid_file.as_deref().map(PidFile::write).transpose()?;
-        tracing::info!("serving on {} with {} shards on {}", config.listen_address, pool.len(), pool.runtime());
+        tracing::info!("serving on {} with {} shards on {}", config.listen_address, pool.shards(), pool.runtime());
 
         let indexer = self
             .options

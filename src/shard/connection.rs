@@ -52,11 +52,15 @@ pub struct Connection<S> {
     slot: Slot,
 }
 
-/// Serves `stream` until it is closed.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: Peer, shard: Rc<Shard>) {
+/// Serves `stream` until it is closed. It counts as a connection of the shard from this call on, not only when it is polled.
+pub fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: Peer,
+    shard: Rc<Shard>,
+) -> impl Future<Output = ()> + use<S> {
     let slot = shard.deadlines.borrow_mut().add(shard.clock.now());
     shard.connections.set(shard.connections.get() + 1);
-    let mut connection = Connection {
+    let connection = Connection {
         stream,
         peer,
         phase: Phase::Serving,
@@ -68,9 +72,13 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: Peer, sha
         written: 0,
         slot,
     };
+    run(connection, shard)
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut connection: Connection<S>, shard: Rc<Shard>) {
     // An error means that the client is gone; there is nobody left to tell.
     let _ = poll_fn(|context| connection.poll(context, &shard)).await;
-    shard.deadlines.borrow_mut().remove(slot);
+    shard.deadlines.borrow_mut().remove(connection.slot);
     shard.connections.set(shard.connections.get() - 1);
 }
 
@@ -126,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let count = match Pin::new(&mut self.stream).poll_read(context, &mut core.input) {
             Poll::Ready(count) => count?,
             // Between two requests is the moment to go.
-            Poll::Pending if shard.is_draining() && self.input.is_empty() && self.body == Body::None => {
+            Poll::Pending if shard.ends_idle(self.answered) && self.input.is_empty() && self.body == Body::None => {
                 self.phase = Phase::Finishing;
                 return Poll::Ready(Ok(true));
             }

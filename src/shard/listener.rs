@@ -1,4 +1,4 @@
-//! Listening sockets: one per shard and address, told apart by the kernel (SO_REUSEPORT).
+//! Making listening sockets: one per shard and address, told apart by the kernel (SO_REUSEPORT).
 
 use std::fs;
 use std::io;
@@ -37,35 +37,52 @@ pub enum ListenError {
     },
 }
 
-/// A listening socket of one shard.
-#[derive(Debug)]
-pub struct Listener {
-    /// The socket. Whether its calls block is up to the runtime that takes it.
-    pub socket: Socket,
-    /// Whether its clients are hosts, which have addresses, or local processes.
-    pub is_tcp: bool,
-}
-
-/// Opens `count` listeners on `address`.
+/// Opens `count` listeners on `address`. `ours` are addresses that this process itself listens on.
 ///
 /// # Errors
 /// [`ListenError`]; no listener is left open then.
-pub fn listen(address: &ListenAddress, count: usize) -> Result<Vec<Listener>, ListenError> {
+pub fn listen(address: &ListenAddress, count: usize, ours: &[SocketAddr]) -> Result<Vec<Socket>, ListenError> {
     match address {
-        ListenAddress::Tcp(address) => listen_tcp(*address, count),
-        ListenAddress::AnyTcp(port) => match listen_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), count) {
-            // A host without IPv6.
-            Err(ListenError::System { source, .. }) if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-                listen_tcp(SocketAddr::from(([0, 0, 0, 0], *port)), count)
+        ListenAddress::Tcp(address) => listen_tcp(*address, count, ours),
+        ListenAddress::AnyTcp(port) => {
+            match listen_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), count, ours) {
+                // A host without IPv6.
+                Err(ListenError::System { source, .. }) if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                    listen_tcp(SocketAddr::from(([0, 0, 0, 0], *port)), count, ours)
+                }
+                result => result,
             }
-            result => result,
-        },
-        ListenAddress::Unix(path) => listen_unix(path, count),
+        }
+        // The kernel spreads nothing over unix sockets: the shards share one.
+        ListenAddress::Unix(path) => listen_unix(path).map(|socket| vec![socket]),
     }
 }
 
-fn listen_tcp(address: SocketAddr, count: usize) -> Result<Vec<Listener>, ListenError> {
-    wait_until_free(address).map_err(|failure| failure.at(address))?;
+/// Binds `count` more sockets to the address of `sockets`; none where that is not possible. They do not listen yet.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind_beside(sockets: &[Socket], count: usize) -> Result<Vec<Socket>, ListenError> {
+    let Some(first) = sockets.first() else { return Ok(Vec::new()) };
+    let Some(address) = first.local_addr().ok().and_then(|address| address.as_socket()) else { return Ok(Vec::new()) };
+    if !first.reuse_port().unwrap_or(false) {
+        return Ok(Vec::new());
+    }
+    (0..count).map(|_| bind_tcp(address, true).map_err(|failure| failure.at(address))).collect()
+}
+
+/// Lets a socket of [`bind_beside`] listen.
+///
+/// # Errors
+/// [`ListenError::System`].
+pub fn listen_late(socket: &Socket, address: &str) -> Result<(), ListenError> {
+    socket.listen(BACKLOG).map_err(failed("cannot listen")).map_err(|failure| failure.at(address))
+}
+
+fn listen_tcp(address: SocketAddr, count: usize, ours: &[SocketAddr]) -> Result<Vec<Socket>, ListenError> {
+    if !ours.iter().any(|ours| ours.port() == address.port()) {
+        wait_until_free(address).map_err(|failure| failure.at(address))?;
+    }
     // With port 0 the first socket chooses, and the others follow.
     let mut address = address;
     let mut listeners = Vec::with_capacity(count);
@@ -74,7 +91,7 @@ fn listen_tcp(address: SocketAddr, count: usize) -> Result<Vec<Listener>, Listen
         if let Some(bound) = socket.local_addr().ok().and_then(|bound| bound.as_socket()) {
             address = bound;
         }
-        listeners.push(Listener { socket, is_tcp: true });
+        listeners.push(socket);
     }
     Ok(listeners)
 }
@@ -132,8 +149,7 @@ fn listening(socket: Socket) -> Result<Socket, Failure> {
     Ok(socket)
 }
 
-/// One socket that all shards accept from: the kernel spreads nothing over unix sockets.
-fn listen_unix(path: &Path, count: usize) -> Result<Vec<Listener>, ListenError> {
+fn listen_unix(path: &Path) -> Result<Socket, ListenError> {
     let at = |failure: Failure| failure.at(format!("unix:{}", path.display()));
     let connect =
         || -> io::Result<()> { Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&SockAddr::unix(path)?) };
@@ -148,12 +164,5 @@ fn listen_unix(path: &Path, count: usize) -> Result<Vec<Listener>, ListenError> 
         socket.bind(&address).map_err(failed("cannot bind"))?;
         listening(socket)
     };
-    let socket = open().map_err(at)?;
-    let mut listeners = Vec::with_capacity(count);
-    for _ in 1..count {
-        let socket = socket.try_clone().map_err(failed("cannot share the socket")).map_err(at)?;
-        listeners.push(Listener { socket, is_tcp: false });
-    }
-    listeners.push(Listener { socket, is_tcp: false });
-    Ok(listeners)
+    open().map_err(at)
 }

@@ -1,7 +1,9 @@
 //! Shards: each accepts connections from a listener of its own and answers them on one core, sharing nothing that
 //! another core writes.
 //!
-//! - [`listener`]: the listening sockets
+//! - [`listener`]: how listening sockets are made
+//! - [`front`]: those of one address, spread over the shards
+//! - [`gate`]: whether they accept, ordered and acknowledged
 //! - [`connection`]: one client's requests and answers
 //! - [`deadline`]: connections that take too long
 //! - [`clock`]: the time, as far as answers show it
@@ -11,6 +13,8 @@
 pub mod clock;
 pub mod connection;
 pub mod deadline;
+pub mod front;
+pub mod gate;
 pub mod listener;
 pub mod pool;
 pub mod rt;
@@ -19,6 +23,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::handle::{Handler, Peer};
 use crate::http::body::Body;
@@ -34,6 +39,10 @@ const READ_SIZE: usize = 16 * 1024;
 /// Answers to pipelined requests are written out when they reach this size, before more are made.
 const WRITE_SIZE: usize = 256 * 1024;
 
+/// How long a draining shard waits for the first request of a connection. A guess: a client sends it one round trip after it
+/// has connected.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
 /// What the connections of one shard share. Only ever used by the shard's own thread.
 pub struct Shard {
     publication: Arc<Publication>,
@@ -42,6 +51,9 @@ pub struct Shard {
     deadlines: RefCell<Deadlines>,
     clock: Clock,
     connections: Cell<usize>,
+    acceptors: Cell<usize>,
+    /// Since when the shard is draining, by its clock.
+    draining_since: Cell<Option<Duration>>,
 }
 
 /// What is borrowed while a request is answered, never across an await.
@@ -81,6 +93,8 @@ impl Shard {
             deadlines: RefCell::default(),
             clock: Clock::new(),
             connections: Cell::new(0),
+            acceptors: Cell::new(0),
+            draining_since: Cell::new(None),
         })
     }
 
@@ -89,15 +103,24 @@ impl Shard {
         self.clock.refresh();
         self.core.borrow_mut().follow(&self.publication);
         let mut deadlines = self.deadlines.borrow_mut();
-        if self.is_draining() {
+        if self.orders.stage() >= Stage::Draining {
+            self.draining_since.set(self.draining_since.get().or(Some(self.clock.now())));
             deadlines.wake_all();
         } else {
             deadlines.sweep(self.clock.now());
         }
     }
 
-    fn is_draining(&self) -> bool {
+    /// Whether connections are to end with their next answer.
+    fn ends_answered(&self) -> bool {
         self.orders.stage() != Stage::Serving
+    }
+
+    /// Whether a connection that waits for a request is to end now: one that got an answer at once; one whose first request is
+    /// most likely under way a little later.
+    fn ends_idle(&self, answered: bool) -> bool {
+        let grace = if answered { Duration::ZERO } else { FIRST_REQUEST_GRACE };
+        self.draining_since.get().is_some_and(|since| self.clock.now() >= since + grace)
     }
 
     /// Answers the requests in `bytes` into `core.output`.
@@ -124,7 +147,8 @@ impl Shard {
                     return Progress { consumed: bytes.len(), more: false, close: true };
                 }
                 Parsed::Complete { mut request, length, body: follows } => {
-                    if self.is_draining() {
+                    // Those that were sent behind it in good faith are answered, too.
+                    if self.ends_answered() && consumed + length == bytes.len() {
                         request.persistence = Persistence::Close;
                     }
                     let head_only = request.method == Method::Head;

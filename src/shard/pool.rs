@@ -1,36 +1,63 @@
 //! All shards, as the control thread sees them: started, ordered to drain, and joined.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mb_core::config::RuntimeKind;
 
-use super::listener::Listener;
+use super::front::{Front, Listener, StuckError};
+use super::gate::Order;
+use super::listener::ListenError;
 use super::rt::{Handle, Runtime, Seat, probe};
 use crate::snapshot::Publication;
 
-/// What shards are doing. Stages only ever advance.
+/// What shards are doing.
+///
+/// ```text
+/// Serving ◀──▶ HandedOver ──▶ Draining ──▶ Ended
+///    └──────────────────────────▲
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Accepting and answering.
+    /// Answering.
     Serving,
-    /// Accepting no more; answering the requests that are under way, then closing.
+    /// Another process accepts. Each connection ends with its next answer; those that wait for a request may go on waiting.
+    HandedOver,
+    /// Answering the requests that are under way, then closing.
     Draining,
     /// Ending now.
     Ended,
 }
+
+/// Stands for a number of connections that is not known yet.
+const UNKNOWN: usize = usize::MAX;
 
 /// What the control thread tells the shards, and what they tell it.
 #[derive(Debug)]
 pub struct Orders {
     stage: AtomicU8,
     running: AtomicUsize,
+    shards: Vec<Desk>,
+}
+
+/// What passes between the control thread and one shard.
+#[derive(Debug)]
+struct Desk {
+    /// Sockets that it is to accept from, too.
+    listeners: Mutex<Vec<Listener>>,
+    /// How many connections it has, said while [`Stage::HandedOver`].
+    connections: AtomicUsize,
 }
 
 impl Orders {
-    fn new() -> Orders {
-        Orders { stage: AtomicU8::new(Stage::Serving as u8), running: AtomicUsize::new(0) }
+    fn new(shards: usize) -> Orders {
+        let desk = || Desk { listeners: Mutex::default(), connections: AtomicUsize::new(UNKNOWN) };
+        Orders {
+            stage: AtomicU8::new(Stage::Serving as u8),
+            running: AtomicUsize::new(0),
+            shards: std::iter::repeat_with(desk).take(shards).collect(),
+        }
     }
 
     /// Counts the calling shard as running until the value is dropped.
@@ -47,13 +74,37 @@ impl Orders {
     pub fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Serving,
-            1 => Stage::Draining,
+            1 => Stage::HandedOver,
+            2 => Stage::Draining,
             _ => Stage::Ended,
         }
     }
 
     fn advance(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+    }
+
+    /// Goes from [`Stage::HandedOver`] back to [`Stage::Serving`].
+    fn resume(&self) {
+        let (from, to) = (Stage::HandedOver as u8, Stage::Serving as u8);
+        // In any other stage there is nothing to go back from.
+        let _ = self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    fn post(&self, listeners: Vec<(usize, Listener)>) {
+        for (shard, listener) in listeners {
+            self.shards[shard].listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+        }
+    }
+
+    /// Sockets that `shard` did not fetch yet.
+    pub(super) fn fetch_listeners(&self, shard: usize) -> Vec<Listener> {
+        std::mem::take(&mut *self.shards[shard].listeners.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `shard` has so many connections.
+    pub(super) fn report_connections(&self, shard: usize, connections: usize) {
+        self.shards[shard].connections.store(connections, Ordering::Release);
     }
 }
 
@@ -82,31 +133,49 @@ pub enum StartError {
     },
 }
 
-/// The running shards.
+/// Acceptors do not accept.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A socket does not listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// They do not say so.
+    #[error("the shards do not start to accept within {} s", OPEN_TIME.as_secs())]
+    Slow,
+}
+
+/// For acceptors to start, which takes them milliseconds.
+const OPEN_TIME: Duration = Duration::from_secs(5);
+/// For acceptors to end when the process does.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// Between two looks at what shards have done.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The running shards, and where they accept.
 pub struct Pool {
     runtime: Runtime,
     orders: Arc<Orders>,
-    shards: Vec<Handle>,
+    shards: Mutex<Vec<Handle>>,
+    /// The addresses accepted on: one, and for a moment two.
+    fronts: Mutex<Vec<Arc<Front>>>,
 }
 
 impl Pool {
-    /// Starts one shard for each of `listeners`, pinned to the cores this process may run on, in turn.
+    /// Starts `shards` shards, pinned to the cores this process may run on, in turn. They accept nowhere until
+    /// [`Pool::attend`].
     ///
     /// # Errors
     /// [`StartError`]; no shard runs then.
-    pub fn start(
-        listeners: Vec<Listener>,
-        publication: &Arc<Publication>,
-        wanted: RuntimeKind,
-    ) -> Result<Pool, StartError> {
+    pub fn start(shards: usize, publication: &Arc<Publication>, wanted: RuntimeKind) -> Result<Pool, StartError> {
         let runtime = Runtime::choose(wanted)?;
-        let mut pool = Pool { runtime, orders: Arc::new(Orders::new()), shards: Vec::new() };
+        let pool =
+            Pool { runtime, orders: Arc::new(Orders::new(shards)), shards: Mutex::default(), fronts: Mutex::default() };
         let cores = usable_cores();
-        for (number, listener) in listeners.into_iter().enumerate() {
+        for number in 0..shards {
             let core = cores.get(number % cores.len().max(1)).copied();
-            let seat = Seat { number, core, listener, publication: publication.clone(), orders: pool.orders.clone() };
+            let seat = Seat { number, core, publication: publication.clone(), orders: pool.orders.clone() };
             match runtime.start(seat) {
-                Ok(shard) => pool.shards.push(shard),
+                Ok(shard) => lock(&pool.shards).push(shard),
                 Err(reason) => {
                     pool.stop(Duration::ZERO);
                     return Err(StartError::Shard { shard: number, reason });
@@ -121,33 +190,101 @@ impl Pool {
         self.runtime
     }
 
-    /// How many shards run.
-    pub fn len(&self) -> usize {
-        self.shards.len()
-    }
-
-    /// Whether no shard runs.
-    pub fn is_empty(&self) -> bool {
-        self.shards.is_empty()
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.orders.shards.len()
     }
 
     /// Whether a shard ended although it was not told to.
     pub fn has_died(&self) -> bool {
-        self.orders.stage() == Stage::Serving && self.orders.running() < self.shards.len()
+        self.orders.stage() < Stage::Draining && self.orders.running() < self.shards()
     }
 
-    /// Lets shards answer what is under way for at most `patience`, then ends them and waits for their threads.
-    pub fn stop(self, patience: Duration) {
-        self.orders.advance(Stage::Draining);
+    /// Gives the sockets of `front` to the shards, which accept when it is open.
+    pub fn attend(&self, front: Front) {
+        self.orders.post(front.listeners(self.shards()));
+        lock(&self.fronts).push(Arc::new(front));
+    }
+
+    /// Where the shards accept, oldest first.
+    pub fn fronts(&self) -> Vec<Arc<Front>> {
+        lock(&self.fronts).clone()
+    }
+
+    /// Accepts on every address, and answers as ever. Blocks until every acceptor does.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn resume(&self) -> Result<(), OpenError> {
+        self.orders.resume();
+        let fronts = self.fronts();
+        for front in &fronts {
+            front.open()?;
+        }
+        let deadline = Instant::now() + OPEN_TIME;
+        while !fronts.iter().all(|front| front.is_open()) {
+            if Instant::now() >= deadline {
+                return Err(OpenError::Slow);
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Accepts no more, but leaves what is queued to another process. Blocks until every acceptor stands.
+    ///
+    /// # Errors
+    /// [`StuckError`]: some still accept; [`Pool::resume`] is due.
+    pub fn pause(&self, patience: Duration) -> Result<(), StuckError> {
         let deadline = Instant::now() + patience;
+        self.fronts().iter().try_for_each(|front| front.stop(Order::Stand, deadline))
+    }
+
+    /// Leaves the addresses for which `is_kept` is false: what is queued is accepted, then their sockets are closed. Blocks.
+    ///
+    /// # Errors
+    /// [`StuckError`]: a socket of such an address is left open.
+    pub fn leave(&self, is_kept: impl Fn(&Front) -> bool, patience: Duration) -> Result<(), StuckError> {
+        let deadline = Instant::now() + patience;
+        let (kept, left) = self.fronts().into_iter().partition(|front| is_kept(front));
+        *lock(&self.fronts) = kept;
+        left.iter().try_for_each(|front: &Arc<Front>| front.stop(Order::Close, deadline))
+    }
+
+    /// Lets each connection end with its next answer, since another process accepts. To be called after [`Pool::pause`].
+    pub fn let_end(&self) {
+        for desk in &self.orders.shards {
+            desk.connections.store(UNKNOWN, Ordering::Release);
+        }
+        self.orders.advance(Stage::HandedOver);
+    }
+
+    /// Whether no connection is left after [`Pool::let_end`].
+    pub fn is_drained(&self) -> bool {
+        self.orders.shards.iter().all(|desk| desk.connections.load(Ordering::Acquire) == 0)
+    }
+
+    /// Lets shards answer what is queued and under way for at most `patience`, then ends them and waits for their threads.
+    pub fn stop(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        if self.orders.stage() == Stage::Serving
+            && let Err(error) = self.leave(|_| false, patience.min(CLOSE_TIME))
+        {
+            tracing::warn!("{error}; a connection that comes now may be lost");
+        }
+        self.orders.advance(Stage::Draining);
         while Instant::now() < deadline && self.orders.running() > 0 {
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(LOOK_INTERVAL);
         }
         self.orders.advance(Stage::Ended);
-        for shard in self.shards {
+        for shard in std::mem::take(&mut *lock(&self.shards)) {
             shard.join();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The cores that this process may run on, ascending.

@@ -1,22 +1,25 @@
 //! Shards on glommio: one io_uring executor per thread, pinned to a core.
 
-use std::net::Shutdown;
+use std::future::poll_fn;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use futures_lite::future;
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local};
 use rustix::io::{FdFlags, fcntl_setfd};
+use socket2::Socket;
 
 use super::signal::Signal;
-use super::{ACCEPT_PAUSE, Seat, live};
+use super::{Acceptor, Door, Seat, accept, live};
 use crate::handle::Peer;
 use crate::shard::Shard;
 use crate::shard::connection::serve;
-use crate::shard::listener::Listener;
+use crate::shard::front::Listener;
 
 /// Entries of the submission queue. Each waiting connection has one poll request in flight, which takes no entry while it
 /// waits; a full queue only costs an earlier submission.
@@ -41,24 +44,18 @@ impl Handle {
 /// # Errors
 /// What glommio said.
 pub fn start(seat: Seat) -> Result<Handle, String> {
-    // glommio's accept operation waits in the kernel, and a socket that does not block would end it at once.
-    seat.listener.socket.set_nonblocking(false).map_err(|error| error.to_string())?;
     let (started, starts) = mpsc::channel();
     let handle = LocalExecutorBuilder::new(seat.core.map_or(Placement::Unbound, Placement::Fixed))
         .name(&seat.thread_name())
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY)
         .spawn(move || async move {
-            let Seat { listener, publication, orders, .. } = seat;
+            let Seat { number, publication, orders, .. } = seat;
             let _running = orders.enter();
             // The receiver waits for exactly this.
             let _ = started.send(());
             let shard = Shard::new(publication, orders.clone(), fastrand::u64(..));
-            let start_accepting = |stop| spawn_local(accept(listener, shard.clone(), stop));
-            let pause = async |time| {
-                sleep(time).await;
-            };
-            live(&shard, &orders, start_accepting, pause).await;
+            live(number, &shard, &orders, |listener, stop| start_accepting(listener, stop, &shard), pause).await;
         })
         .map_err(|error| error.to_string())?;
     match starts.recv() {
@@ -70,43 +67,68 @@ pub fn start(seat: Seat) -> Result<Handle, String> {
     }
 }
 
-/// Accepts connections until `stop` is raised.
-async fn accept(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>) {
-    let is_tcp = listener.is_tcp;
-    let socket = listener.socket.try_clone();
-    // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one. glommio calls only what
-    // works on any stream socket, so that a unix socket may pass for a TCP one.
-    let listener = unsafe { TcpListener::from_raw_fd(listener.socket.into_raw_fd()) };
-    loop {
-        let accepted = future::or(async { Some(listener.shared_accept().await) }, async {
-            stop.raised().await;
-            None
-        });
-        match accepted.await {
-            None => break,
-            Some(Ok(accepted)) => {
-                let peer = if is_tcp {
-                    accepted.peer_addr().ok().map(|address| Peer::Host(address.ip()))
-                } else {
-                    Some(Peer::Local)
-                };
-                let stream = accepted.bind_to_executor();
-                close_on_exec(&stream);
-                // A client that is gone already has no address any more.
-                if let Some(peer) = peer {
-                    spawn_local(serve(stream, peer, shard.clone())).detach();
-                }
-            }
-            Some(Err(error)) => {
-                tracing::warn!("a connection cannot be accepted: {error}");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+async fn pause(time: Duration) {
+    sleep(time).await;
+}
+
+fn start_accepting(listener: Listener, stop: Rc<Signal>, shard: &Rc<Shard>) {
+    let (counted, shard) = (Acceptor::new(shard), shard.clone());
+    spawn_local(async move {
+        accept::<GlommioDoor>(listener, shard, stop, pause).await;
+        drop(counted);
+    })
+    .detach();
+}
+
+/// A listener that glommio waits on.
+struct GlommioDoor {
+    listener: TcpListener,
+    is_tcp: bool,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Door for GlommioDoor {
+    fn open(listener: &Listener) -> io::Result<GlommioDoor> {
+        // glommio's accept operation waits in the kernel, and a socket that does not block would end it at once.
+        let turn = listener.turn.lock();
+        listener.socket.set_nonblocking(false)?;
+        drop(turn);
+        let own = listener.socket.try_clone()?.into_raw_fd();
+        // SAFETY: `into_raw_fd` gave the descriptor up, so that the new owner is the only one. glommio calls only what works on
+        // any stream socket, so that a unix socket may pass for a TCP one.
+        let own = unsafe { TcpListener::from_raw_fd(own) };
+        Ok(GlommioDoor { listener: own, is_tcp: listener.is_tcp, turn: listener.turn.clone() })
     }
-    // Frees the address at once. The accept in flight holds the socket until the kernel has torn the ring down, which may
-    // be after this process has ended and its successor wants the address.
-    if let Ok(socket) = socket {
-        let _ = socket.shutdown(Shutdown::Both);
+
+    async fn admit_next(&self, shard: &Rc<Shard>) -> io::Result<()> {
+        let mut accepting = pin!(self.listener.shared_accept());
+        let accepted = poll_fn(|context| {
+            // At first glommio tries with O_NONBLOCK set, and puts back what it found: shards that share the socket must not
+            // do so at the same time.
+            let _turn = self.turn.lock();
+            accepting.as_mut().poll(context)
+        });
+        let accepted = accepted.await.map_err(io::Error::from)?;
+        let peer = if self.is_tcp {
+            accepted.peer_addr().ok().map(|address| Peer::Host(address.ip()))
+        } else {
+            Some(Peer::Local)
+        };
+        let stream = accepted.bind_to_executor();
+        close_on_exec(&stream);
+        // A client that is gone already has no address any more.
+        if let Some(peer) = peer {
+            spawn_local(serve(stream, peer, shard.clone())).detach();
+        }
+        Ok(())
+    }
+
+    fn admit(&self, socket: Socket, peer: Peer, shard: &Rc<Shard>) -> io::Result<()> {
+        socket.set_nonblocking(false)?;
+        // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one.
+        let stream = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
+        spawn_local(serve(stream, peer, shard.clone())).detach();
+        Ok(())
     }
 }
 

@@ -5,8 +5,8 @@
 //! - [`probe`]: whether it is
 //! - `ring_setup`: what glommio's rings are made with
 //!
-//! Both start a shard by the same call. What a shard does with its runtime is written once, here: it accepts until it is
-//! told to drain, and ticks.
+//! Both start a shard by the same call. What a shard does with its runtime is written once, here: it accepts as its gates
+//! order, until it is told to drain, and ticks.
 
 pub mod glommio;
 pub mod probe;
@@ -15,16 +15,21 @@ mod signal;
 pub mod tokio;
 
 use std::fmt::{self, Display};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::future;
 use mb_core::config::RuntimeKind;
+use socket2::Socket;
 
 use self::signal::Signal;
 use super::Shard;
-use super::listener::Listener;
+use super::front::Listener;
+use super::gate::Order;
 use super::pool::{Orders, Stage};
+use crate::handle::Peer;
 use crate::snapshot::Publication;
 
 /// Between two ticks of a shard: the resolution of its deadlines and of its clock, and how long an idle shard takes to see
@@ -32,6 +37,9 @@ use crate::snapshot::Publication;
 const TICK: Duration = Duration::from_millis(100);
 /// Between two looks of a draining shard at whether its last connection is gone.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
+/// Between two looks of an acceptor that stands at whether it is to accept: what a hand-over may cost a client that connects
+/// meanwhile.
+const STAND_TICK: Duration = Duration::from_millis(2);
 /// How long accepting pauses when the process or the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -91,8 +99,6 @@ pub struct Seat {
     pub number: usize,
     /// The core it is pinned to, if any.
     pub core: Option<usize>,
-    /// Where it accepts.
-    pub listener: Listener,
     /// What it answers from.
     pub publication: Arc<Publication>,
     /// What it is told.
@@ -123,26 +129,133 @@ impl Handle {
     }
 }
 
+/// A listening socket as a runtime waits on it.
+trait Door: Sized {
+    /// Takes a socket that no other process accepts from any more, and makes it block or not, as the runtime needs it.
+    fn open(listener: &Listener) -> io::Result<Self>;
+    /// Accepts a connection, and starts to serve it.
+    async fn admit_next(&self, shard: &Rc<Shard>) -> io::Result<()>;
+    /// Starts to serve a connection that was accepted without the runtime.
+    fn admit(&self, socket: Socket, peer: Peer, shard: &Rc<Shard>) -> io::Result<()>;
+}
+
+/// Accepts connections as the gate of `listener` orders, until that or `stop` ends it.
+async fn accept<D: Door>(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>, sleep: impl AsyncFn(Duration)) {
+    // While it stands, another process may accept from the same socket, which is then left as it is.
+    let mut door = None;
+    loop {
+        let admitted = match listener.attendance.order() {
+            Order::Close => return accept_queued::<D>(&listener, door, &shard),
+            Order::Stand => {
+                door = None;
+                sleep(STAND_TICK).await;
+                if stop.is_raised() {
+                    return;
+                }
+                continue;
+            }
+            Order::Accept => {
+                let admitted = async {
+                    let door: &D = match &door {
+                        Some(door) => door,
+                        None => door.insert(D::open(&listener)?),
+                    };
+                    door.admit_next(&shard).await
+                };
+                let stopped = async {
+                    stop.raised().await;
+                    None
+                };
+                future::or(async { Some(admitted.await) }, stopped).await
+            }
+        };
+        match admitted {
+            None => return,
+            Some(Ok(())) => {}
+            // Somebody else had the same socket in a state of its own for a moment.
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => door = None,
+            Some(Err(error)) => {
+                tracing::warn!("a connection cannot be accepted: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Accepts what is queued, so that nobody is reset when the socket is closed.
+fn accept_queued<D: Door>(listener: &Listener, door: Option<D>, shard: &Rc<Shard>) {
+    let admit_all = || -> io::Result<()> {
+        let door = door.map_or_else(|| D::open(listener), Ok)?;
+        listener.socket.set_nonblocking(true)?;
+        loop {
+            let (socket, address) = listener.socket.accept()?;
+            let host = || address.as_socket().map(|address| Peer::Host(address.ip()));
+            if let Some(peer) = if listener.is_tcp { host() } else { Some(Peer::Local) } {
+                door.admit(socket, peer, shard)?;
+            }
+        }
+    };
+    match admit_all() {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            tracing::warn!("connections that were queued at an address that is left cannot be accepted: {error}");
+        }
+        _ => {}
+    }
+}
+
 /// A shard's life, until its orders end it.
 ///
-/// `start_accepting` starts a task that accepts until the signal is raised; what it returns ends with that task. `sleep` is
-/// the runtime's.
-async fn live<A: Future<Output = ()>>(
-    shard: &Shard,
+/// `start_accepting` starts a task that accepts from a socket until the signal is raised, and counts itself among the shard's
+/// acceptors. `sleep` is the runtime's.
+async fn live(
+    number: usize,
+    shard: &Rc<Shard>,
     orders: &Orders,
-    start_accepting: impl FnOnce(Rc<Signal>) -> A,
+    start_accepting: impl Fn(Listener, Rc<Signal>),
     sleep: impl AsyncFn(Duration),
 ) {
-    let stop = Rc::new(Signal::default());
-    let accepting = start_accepting(stop.clone());
-    while orders.stage() == Stage::Serving {
-        sleep(TICK).await;
+    let mut stops = Vec::new();
+    loop {
+        for listener in orders.fetch_listeners(number) {
+            let stop = Rc::new(Signal::default());
+            start_accepting(listener, stop.clone());
+            stops.push(stop);
+        }
+        let tick = match orders.stage() {
+            Stage::Serving => TICK,
+            Stage::HandedOver => {
+                orders.report_connections(number, shard.connections.get());
+                DRAIN_TICK
+            }
+            Stage::Draining | Stage::Ended => break,
+        };
+        sleep(tick).await;
         shard.tick();
     }
-    stop.raise();
-    accepting.await;
+    for stop in stops {
+        stop.raise();
+    }
+    while shard.acceptors.get() > 0 {
+        sleep(STAND_TICK).await;
+    }
     while orders.stage() == Stage::Draining && shard.connections.get() > 0 {
         shard.tick();
         sleep(DRAIN_TICK).await;
+    }
+}
+
+/// Counts a task among the acceptors of its shard.
+struct Acceptor(Rc<Shard>);
+
+impl Acceptor {
+    fn new(shard: &Rc<Shard>) -> Acceptor {
+        shard.acceptors.set(shard.acceptors.get() + 1);
+        Acceptor(shard.clone())
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.0.acceptors.set(self.0.acceptors.get() - 1);
     }
 }

@@ -20,6 +20,11 @@ impl Signal {
         }
     }
 
+    /// Whether it is raised.
+    pub(super) fn is_raised(&self) -> bool {
+        self.raised.get()
+    }
+
     /// Waits until it is raised.
     pub(super) async fn raised(&self) {
         poll_fn(|context| self.poll_raised(context)).await;

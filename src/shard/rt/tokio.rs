@@ -3,9 +3,7 @@
 //! A request on a connection that is kept costs a read, a write and its share of an `epoll_wait`: tokio asks for readiness
 //! once, edge-triggered, and takes a read that did not fill its buffer for the last one.
 
-use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,6 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use futures_io::{AsyncRead, AsyncWrite};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use socket2::Socket;
 use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -22,11 +21,11 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::signal::Signal;
-use super::{ACCEPT_PAUSE, Seat, live};
+use super::{Acceptor, Door, Seat, accept, live};
 use crate::handle::Peer;
 use crate::shard::Shard;
 use crate::shard::connection::serve;
-use crate::shard::listener::Listener;
+use crate::shard::front::Listener;
 
 /// Tasks that run before the runtime looks for new events: as many as one look can find ready, so that a busy shard never
 /// looks while it has work.
@@ -83,75 +82,66 @@ fn runtime_on(core: Option<usize>) -> io::Result<LocalRuntime> {
 }
 
 async fn run(seat: Seat, started: Sender<io::Result<()>>) {
-    let Seat { listener, publication, orders, .. } = seat;
+    let Seat { number, publication, orders, .. } = seat;
     let _running = orders.enter();
-    let acceptor = match Acceptor::new(listener) {
-        Ok(acceptor) => acceptor,
-        Err(error) => return drop(started.send(Err(error))),
-    };
+    // The receiver waits for exactly this.
     let _ = started.send(Ok(()));
     let shard = Shard::new(publication, orders.clone(), fastrand::u64(..));
-    let start_accepting = |stop| {
-        let accepting = spawn_local(accept(acceptor, shard.clone(), stop));
-        async move {
-            if let Err(error) = accepting.await {
-                tracing::error!("accepting ended badly: {error}");
-            }
-        }
-    };
-    live(&shard, &orders, start_accepting, sleep).await;
+    live(number, &shard, &orders, |listener, stop| start_accepting(listener, stop, &shard), sleep).await;
 }
 
-/// Accepts connections until `stop` is raised.
-async fn accept(acceptor: Acceptor, shard: Rc<Shard>, stop: Rc<Signal>) {
-    loop {
-        let accepted = poll_fn(|context| match stop.poll_raised(context) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => acceptor.poll_accept(context).map(Some),
-        });
-        match accepted.await {
-            None => return,
-            Some(Ok(Accepted::Host(stream, address))) => {
-                drop(spawn_local(serve(Stream(stream), Peer::Host(address.ip()), shard.clone())));
-            }
-            Some(Ok(Accepted::Local(stream))) => drop(spawn_local(serve(Stream(stream), Peer::Local, shard.clone()))),
-            Some(Err(error)) => {
-                tracing::warn!("a connection cannot be accepted: {error}");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+fn start_accepting(listener: Listener, stop: Rc<Signal>, shard: &Rc<Shard>) {
+    let (counted, shard) = (Acceptor::new(shard), shard.clone());
+    drop(spawn_local(async move {
+        accept::<TokioDoor>(listener, shard, stop, sleep).await;
+        drop(counted);
+    }));
 }
 
 /// A listener that tokio waits on.
-enum Acceptor {
+enum TokioDoor {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A client that has connected.
-enum Accepted {
-    Host(TcpStream, SocketAddr),
-    Local(UnixStream),
-}
-
-impl Acceptor {
-    fn new(listener: Listener) -> io::Result<Acceptor> {
-        listener.socket.set_nonblocking(true)?;
+impl Door for TokioDoor {
+    fn open(listener: &Listener) -> io::Result<TokioDoor> {
+        let socket = listener.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
         Ok(if listener.is_tcp {
-            Acceptor::Tcp(TcpListener::from_std(listener.socket.into())?)
+            TokioDoor::Tcp(TcpListener::from_std(socket.into())?)
         } else {
-            Acceptor::Unix(UnixListener::from_std(OwnedFd::from(listener.socket).into())?)
+            TokioDoor::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?)
         })
     }
 
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+    async fn admit_next(&self, shard: &Rc<Shard>) -> io::Result<()> {
         match self {
-            Acceptor::Tcp(listener) => {
-                listener.poll_accept(context).map_ok(|(stream, address)| Accepted::Host(stream, address))
+            TokioDoor::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                drop(spawn_local(serve(Stream(stream), Peer::Host(address.ip()), shard.clone())));
             }
-            Acceptor::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted::Local(stream)),
+            TokioDoor::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                drop(spawn_local(serve(Stream(stream), Peer::Local, shard.clone())));
+            }
         }
+        Ok(())
+    }
+
+    fn admit(&self, socket: Socket, peer: Peer, shard: &Rc<Shard>) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        match self {
+            TokioDoor::Tcp(_) => {
+                let stream = TcpStream::from_std(socket.into())?;
+                drop(spawn_local(serve(Stream(stream), peer, shard.clone())));
+            }
+            TokioDoor::Unix(_) => {
+                let stream = UnixStream::from_std(OwnedFd::from(socket).into())?;
+                drop(spawn_local(serve(Stream(stream), peer, shard.clone())));
+            }
+        }
+        Ok(())
     }
 }
 
