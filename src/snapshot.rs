@@ -58,6 +58,8 @@ pub struct Publication {
     /// Counts the replacements, so that a shard sees by one load whether there was one. On a cache line of its own, which
     /// stays in every core's cache until there is one.
     epoch: CachePadded<AtomicU64>,
+    /// Held by whoever replaces the snapshot.
+    turn: Mutex<()>,
     retired: Mutex<Vec<Arc<Snapshot>>>,
 }
 
@@ -67,6 +69,7 @@ impl Publication {
         Publication {
             current: ArcSwap::from_pointee(snapshot),
             epoch: CachePadded::new(AtomicU64::new(0)),
+            turn: Mutex::default(),
             retired: Mutex::new(Vec::new()),
         }
     }
@@ -81,9 +84,13 @@ impl Publication {
         self.current.load_full()
     }
 
-    /// Replaces the snapshot. Shards take the new one over when they next wake up.
-    pub fn replace(&self, snapshot: Snapshot) {
-        let old = self.current.swap(Arc::new(snapshot));
+    /// Replaces the snapshot by what `next` makes of it. Shards take the new one over when they next wake up. Replacements
+    /// from several threads follow one another.
+    pub fn update(&self, next: impl FnOnce(&Snapshot) -> Snapshot) {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.current.load_full();
+        self.current.store(Arc::new(next(&old)));
+        drop(turn);
         self.epoch.fetch_add(1, Ordering::Release);
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
     }

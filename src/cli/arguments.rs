@@ -76,6 +76,10 @@ pub(super) enum Command {
     Explain(explain::Explain),
     /// Print the mirrors for other programs
     Export(export::Export),
+    /// Have the daemon load its configuration, geo databases and templates again
+    Reload,
+    /// Have the daemon hand over to the program that is now at its path, without losing a request
+    Upgrade,
     /// Print the versions of this program and of the daemon
     Version,
     /// Work on the configuration file

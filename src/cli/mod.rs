@@ -5,8 +5,8 @@
 //! - `error`: what goes wrong, and the exit status it leads to
 //! - `table`, `question`, `waiting`, `editor`: how people are spoken to
 //! - one module per group of commands: `mirrors` (add, remove, enable, disable), `settings` (show, set), `edit`, `apply`,
-//!   `geoupdate`, `list`, `scan` (scan, refresh), `logs`, `stats`, `explain`, `export`, `version`, `config`, `migrate`,
-//!   `daemon`, `demo`, `packaging` (completions, man)
+//!   `geoupdate`, `list`, `scan` (scan, refresh), `logs`, `stats`, `explain`, `export`, `running` (reload, upgrade), `version`,
+//!   `config`, `migrate`, `daemon`, `demo`, `packaging` (completions, man)
 //!
 //! Results go to standard output, messages for people to standard error. The exit status is 0 on success, 1 on failure
 //! and 2 for wrong usage.
@@ -33,6 +33,7 @@ mod migrate;
 mod mirrors;
 mod packaging;
 mod question;
+mod running;
 mod scan;
 mod settings;
 mod stats;
@@ -77,6 +78,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::Scan(options) => ask(&connection, async |daemon| options.run(daemon).await),
         Command::Refresh(options) => ask(&connection, async |daemon| options.run(daemon).await),
+        Command::Reload => ask(&connection, running::reload),
+        Command::Upgrade => ask(&connection, running::upgrade),
         Command::Logs(options) => ask(&connection, async |daemon| options.run(daemon).await),
     }
 }

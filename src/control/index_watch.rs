@@ -109,7 +109,6 @@ impl IndexWatch {
         if files.is_none() && mirrors.is_none() {
             return;
         }
-        let old = self.publication.load();
         if let Some(files) = &files {
             self.files = Some(files.generation());
             tracing::info!(
@@ -124,12 +123,13 @@ impl IndexWatch {
             tracing::debug!("mirrors generation {}", mirrors.generation());
         }
         self.reported.clear();
-        let files = files.map(Arc::new).or_else(|| old.files.clone());
-        let mirrors = match mirrors {
-            Some(mirrors) => Arc::new(MirrorTable::new(mirrors.mirrors())),
-            None => old.mirrors.clone(),
-        };
-        self.publication.replace(Snapshot::new(old.settings.clone(), files, mirrors, old.geo.clone()));
+        let files = files.map(Arc::new);
+        let mirrors = mirrors.map(|mirrors| Arc::new(MirrorTable::new(mirrors.mirrors())));
+        self.publication.update(|old| {
+            let files = files.or_else(|| old.files.clone());
+            let mirrors = mirrors.unwrap_or_else(|| old.mirrors.clone());
+            Snapshot::new(old.settings.clone(), files, mirrors, old.geo.clone())
+        });
     }
 
     fn open_if_new<T>(

@@ -2,6 +2,8 @@
 //!
 //! - [`change_feed`]: brings what others change in the store before the shards, too
 //! - [`daemon`]: puts it all together, from start to end
+//! - [`orders`]: what operators order of the running daemon
+//! - [`control_socket`]: a listening socket of the control plane
 //! - [`index_watch`]: puts new generations of the index before the shards
 //! - [`mirror_table`]: publishes the mirrors that the store holds, so that shards see them
 //! - [`indexer`]: runs and watches `mb-indexer run`, and talks to it
@@ -9,10 +11,11 @@
 //! - [`mirror_fields`]: a mirror as keys and values, the way operators read and write it
 //! - [`mirror_documents`]: the same, read back from YAML
 //! - [`explain`]: which mirrors a client would be sent to, and why not to the others
-//! - [`logging`], [`pid_file`]: what the system sees of the daemon
+//! - [`logging`], [`pid_file`], [`service_manager`]: what the system sees of the daemon
 //! - [`version`]: what program this is
 
 pub mod change_feed;
+pub mod control_socket;
 pub mod daemon;
 pub mod explain;
 pub mod index_watch;
@@ -21,6 +24,8 @@ pub mod logging;
 pub mod mirror_documents;
 pub mod mirror_fields;
 pub mod mirror_table;
+pub mod orders;
 pub mod pid_file;
 pub mod rpc;
+pub mod service_manager;
 pub mod version;

@@ -22,7 +22,7 @@ const HURRY: Duration = Duration::from_millis(500);
 const END_TIME: Duration = Duration::from_secs(1);
 
 /// What the running daemon shows the outside: its sockets and the acceptors behind them.
-pub trait Front: Send + Sync {
+pub trait Incumbent: Send + Sync {
     /// Every listening socket, with a descriptor to pass on.
     ///
     /// # Errors
@@ -72,11 +72,11 @@ impl HandedOver {
 /// `stopping` is notified when this process is told to end. Returns when no connection of ours is left.
 ///
 /// # Errors
-/// [`TakenBack`]; the new process is gone then, and [`Front::resume`] was called.
+/// [`TakenBack`]; the new process is gone then, and [`Incumbent::resume`] was called.
 pub async fn hand_over(
     program: &Program,
     path: &Path,
-    front: &impl Front,
+    incumbent: &impl Incumbent,
     stopping: &Notify,
     on_serving: impl FnOnce(u32) + Send,
 ) -> Result<HandedOver, TakenBack> {
@@ -99,7 +99,7 @@ pub async fn hand_over(
             None => tokio::select! {
                 event = successor.event() => event,
                 () = until(deadline) => if state == State::Draining { Event::Drained } else { Event::TimeOver },
-                () = drained(front), if state == State::Draining => Event::Drained,
+                () = drained(incumbent), if state == State::Draining => Event::Drained,
                 () = stopping.notified() => Event::Stopping,
             },
         };
@@ -111,14 +111,14 @@ pub async fn hand_over(
         state = next;
         match action {
             Action::Wait => {}
-            Action::SendSockets(protocol) => event = successor.send_sockets(protocol, front).await,
-            Action::Pause => event = Some(front.pause().await.map_or_else(Event::NotPaused, |()| Event::Paused)),
+            Action::SendSockets(protocol) => event = successor.send_sockets(protocol, incumbent).await,
+            Action::Pause => event = Some(incumbent.pause().await.map_or_else(Event::NotPaused, |()| Event::Paused)),
             Action::SayGo => event = successor.say(&Message::Go).await,
             Action::Drain => {
                 if let Some(on_serving) = on_serving.take() {
                     on_serving(pid);
                 }
-                front.let_end();
+                incumbent.let_end();
                 deadline = Some(Instant::now() + DRAIN_TIME);
             }
             Action::HurryDrain => deadline = deadline.map(|deadline| deadline.min(Instant::now() + HURRY)),
@@ -128,7 +128,7 @@ pub async fn hand_over(
             },
             Action::TakeBack(reason) => {
                 successor.end().await;
-                front.resume().await;
+                incumbent.resume().await;
                 return Err(TakenBack(reason));
             }
         }
@@ -142,8 +142,8 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn drained(front: &impl Front) {
-    while !front.is_drained() {
+async fn drained(incumbent: &impl Incumbent) {
+    while !incumbent.is_drained() {
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
@@ -205,8 +205,8 @@ impl Successor {
     }
 
     /// Sends all sockets; the trouble with that is the event.
-    async fn send_sockets(&self, protocol: u32, front: &impl Front) -> Option<Event> {
-        let sockets = match front.sockets() {
+    async fn send_sockets(&self, protocol: u32, incumbent: &impl Incumbent) -> Option<Event> {
+        let sockets = match incumbent.sockets() {
             Ok(sockets) => sockets,
             Err(error) => return Some(Event::Broken(error)),
         };

@@ -30,6 +30,8 @@ pub enum InheritError {
 pub struct Inheritance {
     channel: Channel,
     state: State,
+    /// When the state has lasted too long.
+    deadline: Option<Instant>,
     sockets: Vec<(Entry, OwnedFd)>,
 }
 
@@ -47,7 +49,8 @@ impl Inheritance {
     async fn from(channel: Channel) -> Result<Inheritance, InheritError> {
         let release = env!("CARGO_PKG_VERSION").to_owned();
         channel.send(&Message::Hello { protocols: PROTOCOLS.to_vec(), release }, &[]).await?;
-        let mut inheritance = Inheritance { channel, state: State::Greeting, sockets: Vec::new() };
+        let state = State::Greeting;
+        let mut inheritance = Inheritance { channel, state, deadline: deadline_of(state), sockets: Vec::new() };
         loop {
             let event = inheritance.hear().await;
             match inheritance.step(event).await? {
@@ -90,8 +93,7 @@ impl Inheritance {
         self.step(Event::Accepting).await.map(|_| ())
     }
 
-    /// Waits until the old process has let go of everything, or is gone. May be cancelled, and waited for again; then the
-    /// patience starts anew.
+    /// Waits until the old process has let go of everything, or is gone. May be cancelled, and waited for again.
     pub async fn released(&mut self) {
         while self.state == State::Serving {
             let event = self.hear().await;
@@ -120,8 +122,8 @@ impl Inheritance {
 
     /// What the old process says next, or does not in time. May be cancelled.
     async fn hear(&mut self) -> Event {
-        let received = match self.state.limit() {
-            Some(limit) => match tokio::time::timeout_at(Instant::now() + limit, self.channel.receive()).await {
+        let received = match self.deadline {
+            Some(deadline) => match tokio::time::timeout_at(deadline, self.channel.receive()).await {
                 Ok(received) => received,
                 Err(_) => return Event::TimeOver,
             },
@@ -155,6 +157,9 @@ impl Inheritance {
     /// Goes on by `event`, and does what needs the channel only.
     async fn step(&mut self, event: Event) -> Result<Action, InheritError> {
         let (state, action) = self.state.after(event);
+        if state != self.state {
+            self.deadline = deadline_of(state);
+        }
         self.state = state;
         match &action {
             Action::SayReady => self.channel.send(&Message::Ready, &[]).await?,
@@ -168,6 +173,10 @@ impl Inheritance {
         }
         Ok(action)
     }
+}
+
+fn deadline_of(state: State) -> Option<Instant> {
+    state.limit().map(|limit| Instant::now() + limit)
 }
 
 #[cfg(test)]

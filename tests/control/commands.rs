@@ -156,3 +156,12 @@ fn a_change_that_cannot_be_published_is_reported_and_published_later() {
     std::fs::rename(&aside, server.index_dir()).unwrap();
     wait_until("the change is published", || server.published().iter().any(|mirror| mirror.state.enabled));
 }
+
+#[test]
+fn orders_to_the_daemon_tell_what_to_know_and_why_not() {
+    let server = Server::start("");
+    let reloaded = server.run(&["reload"]);
+    assert_eq!((reloaded.status, reloaded.out.as_str()), (0, ""), "{reloaded:?}");
+    assert_eq!(reloaded.err, "Shards: wait – for a restart\n");
+    assert_eq!(server.fail(&["upgrade"]), "there is no program\n");
+}

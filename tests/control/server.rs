@@ -14,9 +14,11 @@ use mb_core::mirror::{Mirror, MirrorId};
 use mb_core::store::{Counts, EmbeddedStore, FileHashes, StatsBatch, Store, Traffic};
 use mb_core::time::FileTime;
 use mb_index::{FileRecord, FilesBuilder, Publisher};
+use mirrorbits::control::control_socket::ControlSocket;
 use mirrorbits::control::index_watch::IndexWatch;
 use mirrorbits::control::indexer::IndexerLink;
 use mirrorbits::control::mirror_table::MirrorTable;
+use mirrorbits::control::orders::{Orders, Task};
 use mirrorbits::control::rpc;
 use mirrorbits::handle::Settings;
 use tempfile::TempDir;
@@ -32,6 +34,21 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What stands for the daemon: it reloads, with something to say about it, and cannot upgrade.
+fn orders_that_are_answered() -> Orders {
+    let (orders, mut ordered) = Orders::channel();
+    tokio::spawn(async move {
+        while let Some(order) = ordered.recv().await {
+            let answer = match order.task {
+                Task::Reload => Ok(vec!["Shards: wait – for a restart".to_owned()]),
+                Task::Upgrade => Err("there is no program".to_owned()),
+            };
+            order.answer.send(answer).unwrap();
+        }
+    });
+    orders
 }
 
 impl Server {
@@ -53,13 +70,14 @@ impl Server {
                     indexer: IndexerLink::new(&state_dir),
                     locate: Arc::new(locate),
                     publication: watch.publication().clone(),
+                    orders: orders_that_are_answered(),
                 };
                 let service = rpc::Service::new(parts, password.as_bytes());
                 tokio::spawn(watch.follow());
-                let listener = rpc::bind("127.0.0.1:0").await.unwrap();
-                tell_address.send(listener.local_addr().unwrap()).unwrap();
+                let socket = ControlSocket::bind("RPCListenAddress", "127.0.0.1:0").await.unwrap();
+                tell_address.send(socket.local_addr().unwrap()).unwrap();
                 let shutdown = async { drop(stopped.await) };
-                rpc::serve(listener, service, shutdown).await.unwrap();
+                rpc::serve(socket, service, shutdown).await.unwrap();
             });
         });
         let address = address.recv_timeout(PATIENCE).unwrap();

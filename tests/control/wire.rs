@@ -1,8 +1,8 @@
 //! What a client other than ours meets on the wire.
 
-use mirrorbits::control::rpc::METADATA_KEY;
 use mirrorbits::control::rpc::proto::cli_client::CliClient;
 use mirrorbits::control::rpc::proto::{ChangeStatusRequest, Mirror, MirrorIdRequest, ScanMirrorRequest};
+use mirrorbits::control::rpc::{METADATA_KEY, NOTICE_KEY};
 use tonic::codegen::tokio_stream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -82,11 +82,14 @@ async fn times_are_always_set_and_given_values_are_kept() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_unimplemented() {
+async fn orders_are_answered_by_the_daemon() {
     let server = Server::start("");
     let mut client = CliClient::new(channel(&server).await);
-    assert_eq!(code(client.reload(()).await), Code::Unimplemented);
-    assert_eq!(code(client.upgrade(()).await), Code::Unimplemented);
+    let done = client.reload(()).await.unwrap();
+    let notice = done.metadata().get_bin(NOTICE_KEY).unwrap().to_bytes().unwrap();
+    assert_eq!(notice, "Shards: wait – for a restart");
+    let refused = client.upgrade(()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "there is no program"));
 }
 
 #[tokio::test]

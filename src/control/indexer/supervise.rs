@@ -3,7 +3,7 @@
 //! ```text
 //! Starting ──listens──▶ Running ──ends──▶ Backoff ──pause over──▶ Starting
 //!    └──────────────ends, or cannot be started──────▲
-//! any ──stop()──▶ Off
+//! Off ──start()──▶ Starting          any ──stop()──▶ Off
 //! ```
 //!
 //! The child's standard input is a pipe that only the daemon holds: however the daemon dies, the child reads its end and
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::IndexerLink;
+use crate::upgrade::program::{SOCKET_VARIABLE, without_our_descriptors};
 
 /// File name of the indexer's program.
 const PROGRAM: &str = "mb-indexer";
@@ -54,32 +55,37 @@ pub enum IndexerState {
         /// What happened.
         reason: String,
     },
-    /// It was stopped.
+    /// It was stopped, or not started yet.
     Off,
 }
 
 /// An indexer that is restarted whenever it ends. Dropping this stops it without waiting.
 pub struct SupervisedIndexer {
-    state: watch::Receiver<IndexerState>,
+    supervision: Supervision,
     link: IndexerLink,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl SupervisedIndexer {
-    /// Starts `program run -supervised -config CONFIG_PATH` and keeps it running.
-    pub fn start(program: PathBuf, config_path: &Path, state_dir: &Path) -> SupervisedIndexer {
-        let (stop, stopped) = oneshot::channel();
-        let (state_sender, state) = watch::channel(IndexerState::Starting);
+    /// An indexer that is still to be started: `program run -supervised -config CONFIG_PATH`.
+    pub fn new(program: PathBuf, config_path: &Path, state_dir: &Path) -> SupervisedIndexer {
         let supervision = Supervision {
             program,
             config_path: config_path.to_owned(),
             link: IndexerLink::new(state_dir),
-            state: state_sender,
+            state: watch::Sender::new(IndexerState::Off),
         };
-        let link = supervision.link.clone().supervised(state.clone());
-        let task = tokio::spawn(supervision.run(stopped));
-        SupervisedIndexer { state, link, stop: Some(stop), task: Some(task) }
+        let link = supervision.link.clone().supervised(supervision.state.subscribe());
+        SupervisedIndexer { supervision, link, stop: None, task: None }
+    }
+
+    /// Starts it and keeps it running.
+    pub fn start(&mut self) {
+        let (stop, stopped) = oneshot::channel();
+        self.supervision.state.send_replace(IndexerState::Starting);
+        self.stop = Some(stop);
+        self.task = Some(tokio::spawn(self.supervision.clone().run(stopped)));
     }
 
     /// A way to ask it for work, which waits for it while it starts.
@@ -89,7 +95,7 @@ impl SupervisedIndexer {
 
     /// The state, to read or to wait for changes of.
     pub fn state(&self) -> watch::Receiver<IndexerState> {
-        self.state.clone()
+        self.supervision.state.subscribe()
     }
 
     /// Ends the indexer: SIGTERM, and SIGKILL when it needs longer than five seconds.
@@ -108,6 +114,7 @@ pub fn program() -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))
 }
 
+#[derive(Clone)]
 struct Supervision {
     program: PathBuf,
     config_path: PathBuf,
@@ -174,16 +181,18 @@ impl Supervision {
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
-        Command::new(&self.program)
+        let mut command = std::process::Command::new(&self.program);
+        command
             .arg("run")
             .arg("-supervised")
             .arg("-config")
             .arg(&self.config_path)
+            .env_remove(SOCKET_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+            .stderr(Stdio::piped());
+        without_our_descriptors(&mut command);
+        Command::from(command).kill_on_drop(true).spawn()
     }
 
     fn cannot_start(&self, error: &std::io::Error) -> String {
@@ -282,6 +291,12 @@ mod tests {
         path
     }
 
+    fn started(program: PathBuf, config_path: &Path, state_dir: &Path) -> SupervisedIndexer {
+        let mut indexer = SupervisedIndexer::new(program, config_path, state_dir);
+        indexer.start();
+        indexer
+    }
+
     async fn wait_for(
         indexer: &SupervisedIndexer,
         what: &str,
@@ -299,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_program_is_reported_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
-        let indexer = SupervisedIndexer::start(folder.path().join("absent"), Path::new("c"), folder.path());
+        let indexer = started(folder.path().join("absent"), Path::new("c"), folder.path());
         wait_for(&indexer, "missing", |state| is_backoff_with(state, "-monitor=false")).await;
         indexer.stop().await;
     }
@@ -309,7 +324,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lives = folder.path().join("lives");
         let program = program_of(folder.path(), &format!("echo \"$@\" >> {}; exit 3", lives.display()));
-        let indexer = SupervisedIndexer::start(program, Path::new("a.conf"), folder.path());
+        let indexer = started(program, Path::new("a.conf"), folder.path());
         wait_for(&indexer, "ended", |state| is_backoff_with(state, "exit status 3")).await;
         wait_for(&indexer, "restarted", |state| *state == IndexerState::Starting).await;
         wait_for(&indexer, "ended again", |state| is_backoff_with(state, "exit status 3")).await;
@@ -323,7 +338,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _listener = UnixListener::bind(socket_path(folder.path())).unwrap();
         let program = program_of(folder.path(), "exec sleep 600");
-        let indexer = SupervisedIndexer::start(program, Path::new("c"), folder.path());
+        let indexer = started(program, Path::new("c"), folder.path());
         let state = wait_for(&indexer, "running", |state| matches!(state, IndexerState::Running { .. })).await;
         let IndexerState::Running { pid } = state else { unreachable!() };
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();

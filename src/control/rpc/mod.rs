@@ -9,12 +9,10 @@
 //! - `explained`: [`explain`](super::explain)'s answers as messages
 //! - [`Service`]: the methods
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use futures_lite::stream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
@@ -28,9 +26,10 @@ pub(crate) mod settings;
 pub mod wire;
 
 pub use locate::Locate;
-pub use password::METADATA_KEY;
-pub use service::{Parts, Service};
+pub use password::{METADATA_KEY, PasswordCheck};
+pub use service::{NOTICE_KEY, Parts, Service};
 
+use super::control_socket::ControlSocket;
 use proto::cli_server::CliServer;
 
 /// Calls under way at the shutdown have this long to end. Those that do not, such as scans, end with the runtime.
@@ -39,14 +38,6 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Why the RPC server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address is taken, unknown or not ours.
-    #[error("RPCListenAddress {address}: {reason}")]
-    Bind {
-        /// As configured.
-        address: String,
-        /// What happened and what to do.
-        reason: String,
-    },
     /// The server ended by itself.
     #[error("the RPC server stopped: {0}")]
     Stopped(#[from] tonic::transport::Error),
@@ -55,31 +46,13 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Listens on `address`, a `host:port`.
-///
-/// # Errors
-/// [`ServeError::Bind`].
-pub async fn bind(address: &str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let reason = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "address already in use: another daemon may be running; stop it or choose another port".to_owned()
-            }
-            io::ErrorKind::PermissionDenied => "permission denied: choose a port from 1024 on".to_owned(),
-            io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address".to_owned(),
-            _ => error.to_string(),
-        };
-        ServeError::Bind { address: address.to_owned(), reason }
-    })
-}
-
-/// Answers calls on `listener` until `shutdown`, and then waits briefly for those under way. In the meantime it publishes
+/// Answers calls on `socket` until `shutdown`, and then waits briefly for those under way. In the meantime it publishes
 /// again what a call stored and could not publish.
 ///
 /// # Errors
 /// The server ended before `shutdown`.
 pub async fn serve(
-    listener: TcpListener,
+    socket: ControlSocket,
     service: Service,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
@@ -91,13 +64,14 @@ pub async fn serve(
     let reflection_alpha = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .build_v1alpha()?;
+    let incoming = stream::unfold(socket, async |socket| Some((socket.accept().await, socket)));
     let stopping = Arc::new(tokio::sync::Notify::new());
     let stop = Arc::clone(&stopping);
     let server = Server::builder()
         .add_service(CliServer::with_interceptor(service, check.clone()))
         .add_service(InterceptedService::new(reflection, check.clone()))
         .add_service(InterceptedService::new(reflection_alpha, check))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        .serve_with_incoming_shutdown(incoming, async move {
             shutdown.await;
             stop.notify_one();
         });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
@@ -12,19 +13,24 @@ pub const METADATA_KEY: &str = "password";
 
 /// Lets calls pass that carry the right password.
 #[derive(Clone)]
-pub(super) struct PasswordCheck {
-    password: Arc<[u8]>,
+pub struct PasswordCheck {
+    password: Arc<ArcSwap<Vec<u8>>>,
 }
 
 impl PasswordCheck {
     /// Asks for `password`; an empty one accepts an empty or missing value.
     pub(super) fn new(password: &[u8]) -> PasswordCheck {
-        PasswordCheck { password: password.into() }
+        PasswordCheck { password: Arc::new(ArcSwap::from_pointee(password.to_vec())) }
+    }
+
+    /// Asks for `password` from the next call on.
+    pub fn change(&self, password: &[u8]) {
+        self.password.store(Arc::new(password.to_vec()));
     }
 
     fn accepts(&self, metadata: &MetadataMap) -> bool {
         let given = metadata.get(METADATA_KEY).map(|value| value.as_bytes()).unwrap_or_default();
-        self.password.ct_eq(given).into()
+        self.password.load().ct_eq(given).into()
     }
 }
 
@@ -56,6 +62,18 @@ mod tests {
         for given in [None, Some(""), Some("secre"), Some("secret "), Some("Secret")] {
             assert!(!accepts("secret", given), "{given:?}");
         }
+    }
+
+    #[test]
+    fn a_changed_password_counts_at_once_for_every_copy() {
+        let check = PasswordCheck::new(b"old");
+        let copy = check.clone();
+        check.change(b"new");
+        let mut metadata = MetadataMap::new();
+        metadata.insert(METADATA_KEY, "old".parse().unwrap());
+        assert!(!copy.accepts(&metadata));
+        metadata.insert(METADATA_KEY, "new".parse().unwrap());
+        assert!(copy.accepts(&metadata));
     }
 
     #[test]

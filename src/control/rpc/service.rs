@@ -7,6 +7,7 @@ use mb_core::mirror::{Found, Mirror, MirrorId, ScanProtocol, find_by_name};
 use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
 use time::OffsetDateTime;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::locate::{self, Locate};
@@ -18,7 +19,11 @@ use super::{downloads, explained, wire};
 use crate::control::indexer::{IndexerLink, LinkError};
 use crate::control::mirror_fields;
 use crate::control::mirror_table::{MirrorTable, TableError};
+use crate::control::orders::{self, Orders, Task};
 use crate::snapshot::Publication;
+
+/// The metadata key of what an operator should know about a reload or an upgrade that was done. Values are UTF-8.
+pub const NOTICE_KEY: &str = "notice-bin";
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -32,21 +37,25 @@ pub struct Parts {
     pub locate: Locate,
     /// What requests are answered from.
     pub publication: Arc<Publication>,
+    /// Reloads and upgrades.
+    pub orders: Orders,
 }
 
-/// The methods.
+/// The methods. Copies are the same service.
+#[derive(Clone)]
 pub struct Service {
-    parts: Parts,
+    parts: Arc<Parts>,
     check: PasswordCheck,
 }
 
 impl Service {
     /// A service on `parts` that asks for `password`.
     pub fn new(parts: Parts, password: &[u8]) -> Service {
-        Service { parts, check: PasswordCheck::new(password) }
+        Service { parts: Arc::new(parts), check: PasswordCheck::new(password) }
     }
 
-    pub(super) fn password_check(&self) -> PasswordCheck {
+    /// The password that calls must carry, which can be changed.
+    pub fn password_check(&self) -> PasswordCheck {
         self.check.clone()
     }
 
@@ -222,11 +231,11 @@ impl Cli for Service {
     }
 
     async fn upgrade(&self, _: Request<()>) -> Answer<()> {
-        Err(not_offered("seamless upgrades: restart the daemon"))
+        done(self.parts.orders.give(Task::Upgrade).await)
     }
 
     async fn reload(&self, _: Request<()>) -> Answer<()> {
-        Err(not_offered("reloading: restart the daemon"))
+        done(self.parts.orders.give(Task::Reload).await)
     }
 
     async fn geo_update_mirror(&self, request: Request<proto::MirrorIdRequest>) -> Answer<proto::GeoUpdateMirrorReply> {
@@ -301,8 +310,15 @@ fn name_taken() -> Status {
     Status::already_exists("name already taken")
 }
 
-fn not_offered(what: &str) -> Status {
-    Status::unimplemented(format!("this daemon does not offer {what}"))
+/// The daemon's answer to an order. What the operator should know travels as metadata, since the reply is empty.
+fn done(answer: orders::Answer) -> Answer<()> {
+    let notices = answer.map_err(Status::failed_precondition)?;
+    let mut response = Response::new(());
+    for notice in notices {
+        let notice = MetadataValue::from_bytes(notice.as_bytes());
+        response.metadata_mut().append_bin(NOTICE_KEY, notice);
+    }
+    Ok(response)
 }
 
 fn settings_status(error: SettingsError) -> Status {

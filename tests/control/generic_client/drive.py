@@ -129,9 +129,8 @@ for mirror_id in (-1, 0, 99):
 call("RemoveMirror", by_id(1))
 assert len(call("List", EMPTY).Mirrors) == 0
 
-# Not part of this version; a client is told so in words.
-for method in ("Upgrade", "Reload"):
-    code, text = refused(method, EMPTY)
-    assert code == grpc.StatusCode.UNIMPLEMENTED and "restart the daemon" in text, (code, text)
+call("Reload", EMPTY)
+code, text = refused("Upgrade", EMPTY)
+assert code == grpc.StatusCode.FAILED_PRECONDITION and "no program" in text, (code, text)
 
 print("every method works")

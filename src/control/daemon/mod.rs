@@ -1,0 +1,191 @@
+//! The daemon's life: everything is checked and opened before the first connection is accepted, then the shards answer
+//! and this thread looks after the rest until a signal, or a new process that takes over, ends it.
+//!
+//! 1. `prepare`: what answers are made from is loaded
+//! 2. `sockets`: listening sockets are made, taken from systemd, or from the process before
+//! 3. [`begin`]: the shards are started and accept; as a successor, only when the process before has stopped to
+//! 4. `serve`: signals, orders (`reload`, and the hand-over of `incumbent`), and what belongs to one process at a time
+//!    (`belongings`)
+//! 5. `serve::end`: requests under way are answered, and everything is let go of
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mb_core::config::{self, ConfigError};
+use mb_core::store::StoreError;
+
+mod belongings;
+mod incumbent;
+mod prepare;
+mod reload;
+mod serve;
+mod signals;
+mod sockets;
+
+use super::control_socket::BindError;
+use super::logging::{Log, LogFileError};
+use super::orders::Orders;
+use super::pid_file::{PidFile, PidFileError};
+use super::{change_feed, rpc, service_manager};
+use crate::shard::front::Front;
+use crate::shard::listener::ListenError;
+use crate::shard::pool::{OpenError, Pool, StartError, usable_cores};
+use crate::upgrade::inherit::{InheritError, Inheritance};
+use crate::upgrade::program::Program;
+use belongings::Belongings;
+use prepare::{Prepared, locate_by};
+use serve::Daemon;
+use signals::Signals;
+use sockets::{Given, Sockets};
+
+/// How the daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Configuration file.
+    pub config: PathBuf,
+    /// Run the indexer.
+    pub monitor: bool,
+    /// File for the process id.
+    pub pid_file: Option<PathBuf>,
+    /// File for the log; standard error without it.
+    pub log_file: Option<PathBuf>,
+    /// Log more.
+    pub debug: bool,
+}
+
+/// Why the daemon does not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each wraps the error that tells")]
+pub enum DaemonError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    LogFile(#[from] LogFileError),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Shards(#[from] StartError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
+    #[error("a shard ended by itself; the log tells why")]
+    ShardDied,
+    #[error("the control thread cannot be set up: {0}")]
+    Control(#[from] io::Error),
+}
+
+/// Runs the daemon until a signal ends it, or it has handed over to a new process.
+///
+/// # Errors
+/// [`DaemonError`].
+pub fn run(options: &Options) -> Result<(), DaemonError> {
+    let program = Program::of_this_process()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(live(options, program));
+    // After a second signal something may still be waited for on another thread.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn live(options: &Options, program: Program) -> Result<(), DaemonError> {
+    let mut signals = Signals::listen()?;
+    let mut inheritance = Inheritance::receive().await?;
+    match begin(options, program, &mut inheritance).await {
+        Ok(daemon) => {
+            let end = daemon.serve(&mut signals).await;
+            tracing::info!("ended");
+            end
+        }
+        Err(error) => {
+            if let Some(inheritance) = inheritance {
+                inheritance.fail(error.to_string()).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Comes up to the point where every acceptor accepts. `inheritance` is taken when nothing can fail any more.
+async fn begin(
+    options: &Options,
+    program: Program,
+    inheritance: &mut Option<Inheritance>,
+) -> Result<Daemon, DaemonError> {
+    let loaded = config::load(&options.config)?;
+    let log = Log::start(options.log_file.as_deref(), options.debug)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = loaded.config;
+    let Prepared { table, watch, publication, missing_geo } = Prepared::load(&config).await?;
+
+    let shards = config.shards.unwrap_or_else(|| usable_cores().len());
+    let given = Given::to_this_process(inheritance.as_mut(), &config)?;
+    let Sockets { downloads, left, rpc: rpc_socket } = Sockets::open(given, &config, shards).await?;
+    let pool = Arc::new(Pool::start(shards, &publication, config.runtime)?);
+    if let Some(inheritance) = inheritance {
+        inheritance.wait_for_go().await?;
+    }
+    let served = accept(&pool, downloads, left).await;
+    let pid_file = served.and_then(|()| Ok(options.pid_file.as_deref().map(PidFile::write).transpose()?));
+    let pid_file = match (pid_file, inheritance.as_mut()) {
+        (Ok(pid_file), Some(inheritance)) => inheritance.serving().await.map(|()| pid_file).map_err(DaemonError::from),
+        (pid_file, _) => pid_file,
+    };
+    // A runtime that is dropped does not wait for shards, and they hold connections.
+    let pid_file = pid_file.inspect_err(|_| pool.stop(signals::PATIENCE))?;
+    rpc_socket.open();
+    tracing::info!("serving on {} with {} shards on {}", config.listen_address, pool.shards(), pool.runtime());
+    service_manager::ready("serving");
+
+    let belongings = Belongings::new(options, &config, inheritance.take());
+    let (orders, ordered) = Orders::channel();
+    let link = belongings.indexer_link();
+    let parts = rpc::Parts {
+        table: table.clone(),
+        indexer: link.clone(),
+        locate: locate_by(publication.clone()),
+        publication: publication.clone(),
+        orders,
+    };
+    Ok(Daemon {
+        log,
+        pid_file,
+        options: options.clone(),
+        program,
+        pool,
+        publication,
+        missing_geo,
+        rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
+        following: tokio::spawn(watch.follow()),
+        feed: tokio::spawn(change_feed::follow(table, link)),
+        belongings,
+        ordered,
+        config,
+    })
+}
+
+/// Lets the shards accept, and answers what is queued at addresses that are left.
+async fn accept(pool: &Arc<Pool>, downloads: Front, left: Vec<Front>) -> Result<(), DaemonError> {
+    let kept = downloads.configured().to_owned();
+    for front in left.into_iter().chain([downloads]) {
+        pool.attend(front);
+    }
+    let pool = pool.clone();
+    let opened = move || {
+        pool.resume()?;
+        if let Err(error) = pool.leave(|front| front.configured() == kept, signals::PATIENCE) {
+            tracing::warn!("{error}");
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(opened).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,91 @@
+//! Everything that is loaded and opened before the first connection is accepted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mb_core::config::{Config, StatsRetention};
+use mb_core::geo::{GeoDatabase, GeoError};
+use mb_core::store::{self, ReopeningStore, Store, StoreError};
+
+use super::DaemonError;
+use crate::control::index_watch::IndexWatch;
+use crate::control::mirror_table::MirrorTable;
+use crate::control::rpc;
+use crate::handle::Settings;
+use crate::snapshot::Publication;
+
+/// What the daemon works with.
+pub(super) struct Prepared {
+    pub(super) table: Arc<MirrorTable>,
+    pub(super) watch: IndexWatch,
+    pub(super) publication: Arc<Publication>,
+    /// Geo databases that are not there: their absence is no news on a reload.
+    pub(super) missing_geo: Vec<PathBuf>,
+}
+
+impl Prepared {
+    pub(super) async fn load(config: &Config) -> Result<Prepared, DaemonError> {
+        warn_of_keys_without_effect(config);
+        if !config.repository.is_dir() {
+            tracing::error!(
+                "Repository {}: is no folder; the last index is served until it is one",
+                config.repository.display()
+            );
+        }
+        let table = Arc::new(MirrorTable::new(open_store(config)?, &config.index_dir()));
+        if let Err(error) = table.publish_changes().await {
+            tracing::error!("{error}; the last mirror table is served");
+        }
+        let (geo, errors) = GeoDatabase::load(&config.geoip_database_path);
+        for error in &errors {
+            tracing::warn!("{error}");
+        }
+        let watch = IndexWatch::open(&config.index_dir(), Arc::new(Settings::from(config)), Arc::new(geo));
+        let publication = watch.publication().clone();
+        Ok(Prepared { table, watch, publication, missing_geo: missing(&errors) })
+    }
+}
+
+/// The databases that could not be read, for whatever reason.
+pub(super) fn missing(errors: &[GeoError]) -> Vec<PathBuf> {
+    errors
+        .iter()
+        .map(|error| match error {
+            GeoError::Unreadable { path, .. } | GeoError::Invalid { path, .. } => path.clone(),
+        })
+        .collect()
+}
+
+/// Tells the operator who switched something on that this version does not have.
+fn warn_of_keys_without_effect(config: &Config) {
+    let keys = [
+        ("LogDir", config.log_dir.is_some()),
+        ("Templates", config.templates.is_some()),
+        ("StatsRetention", config.stats_retention != StatsRetention::default()),
+    ];
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        tracing::warn!("{key} is set and has no effect: this version does not have what it is for");
+    }
+}
+
+/// Opens the store. When that fails and there is an index, it is served all the same: commands fail with the reason until
+/// the store is mended.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    let has_index = || mb_index::read_current(&config.index_dir()).is_ok_and(|current| current.is_some());
+    match store::open(config) {
+        Err(error) if has_index() => {
+            tracing::error!("{error}; the last index is served, and commands fail until this is mended");
+            Ok(Arc::new(ReopeningStore::new(config.clone())))
+        }
+        opened => opened,
+    }
+}
+
+/// Looks addresses up in the databases that requests are answered with.
+pub(super) fn locate_by(publication: Arc<Publication>) -> rpc::Locate {
+    Arc::new(move |address| {
+        let snapshot = publication.load();
+        let located = snapshot.geo.locate(address);
+        (located.place(), located.autonomous_system())
+    })
+}

@@ -1,0 +1,382 @@
+//! The daemon at work: it waits for signals and orders, and does them one after the other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mb_core::config::Config;
+use mb_core::link::Request;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::belongings::Belongings;
+use super::incumbent::Incumbent;
+use super::reload::Reloaded;
+use super::signals::{PATIENCE, Signal, Signals};
+use super::{DaemonError, Options};
+use crate::control::control_socket::ControlSocket;
+use crate::control::logging::Log;
+use crate::control::orders::{Answer, Order, Task};
+use crate::control::pid_file::PidFile;
+use crate::control::{rpc, service_manager};
+use crate::handle::Settings;
+use crate::shard::front::Front;
+use crate::shard::pool::Pool;
+use crate::snapshot::{Publication, Snapshot};
+use crate::upgrade::hand_over::{HandedOver, TakenBack, hand_over};
+use crate::upgrade::message::Role;
+use crate::upgrade::program::Program;
+
+/// How often the shards are looked after.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// File name of the hand-over's socket in `StateDir`.
+const UPGRADE_SOCKET: &str = "upgrade.sock";
+
+/// A daemon that serves.
+pub(super) struct Daemon {
+    pub(super) options: Options,
+    pub(super) program: Program,
+    pub(super) log: Log,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) config: Config,
+    pub(super) missing_geo: Vec<PathBuf>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) publication: Arc<Publication>,
+    pub(super) rpc: RpcServer,
+    pub(super) following: JoinHandle<()>,
+    pub(super) feed: JoinHandle<()>,
+    pub(super) belongings: Belongings,
+    pub(super) ordered: mpsc::Receiver<Order>,
+}
+
+/// Why the daemon stops serving.
+enum End {
+    /// It was told to end, and requests under way have so long.
+    Stop(Duration),
+    /// A new process serves.
+    HandedOver(HandedOver),
+    /// It cannot go on.
+    Failed(DaemonError),
+}
+
+/// An upgrade under way.
+struct Upgrade {
+    /// Notified when this process is told to end.
+    stopping: Arc<Notify>,
+    task: JoinHandle<Result<HandedOver, TakenBack>>,
+}
+
+impl Daemon {
+    /// Serves until the end.
+    pub(super) async fn serve(mut self, signals: &mut Signals) -> Result<(), DaemonError> {
+        let end = self.until_the_end(signals).await;
+        self.following.abort();
+        self.feed.abort();
+        if !matches!(end, End::HandedOver(_)) {
+            service_manager::stopping();
+            self.belongings.hurry().await;
+        }
+        tokio::select! {
+            result = self.end(end) => result,
+            () = signals.end() => {
+                tracing::warn!("told twice to end: requests under way are cut off");
+                Ok(())
+            }
+        }
+    }
+
+    async fn until_the_end(&mut self, signals: &mut Signals) -> End {
+        let pool = self.pool.clone();
+        let shard_died = until_a_shard_dies(&pool);
+        tokio::pin!(shard_died);
+        let mut watchdog = Watchdog::new();
+        let mut upgrade: Option<Upgrade> = None;
+        let mut stop_after: Option<Duration> = None;
+        loop {
+            tokio::select! {
+                signal = signals.next() => match (signal, &upgrade) {
+                    (Signal::End(patience), None) => return End::Stop(patience),
+                    // The upgrade is given up, or its rest hurried along; either tells itself.
+                    (Signal::End(patience), Some(upgrade)) if stop_after.is_none() => {
+                        stop_after = Some(patience);
+                        upgrade.stopping.notify_one();
+                    }
+                    (Signal::End(_), Some(_)) => return End::Stop(Duration::ZERO),
+                    (Signal::Reload, _) => report("reload", self.reload(upgrade.is_some()).await),
+                    (Signal::ReopenLogs, _) => self.reopen_logs(),
+                    (Signal::Upgrade, Some(_)) => tracing::warn!("SIGUSR2: {UPGRADING}"),
+                    (Signal::Upgrade, None) => upgrade = Some(self.start_upgrade(None)),
+                },
+                Some(Order { task, answer }) = self.ordered.recv() => match (task, &upgrade) {
+                    (Task::Reload, _) => {
+                        let done = self.reload(upgrade.is_some()).await;
+                        report("reload", done.clone());
+                        // Whoever asked may have gone away.
+                        let _ = answer.send(done);
+                    }
+                    (Task::Upgrade, None) => upgrade = Some(self.start_upgrade(Some(answer))),
+                    (Task::Upgrade, Some(_)) => drop(answer.send(Err(UPGRADING.to_owned()))),
+                },
+                ended = ended(&mut upgrade) => {
+                    upgrade = None;
+                    match (ended, stop_after) {
+                        (Ok(handed_over), _) => return End::HandedOver(handed_over),
+                        (Err(TakenBack(reason)), stop_after) => {
+                            tracing::error!("the upgrade did not take place, this process serves on: {reason}");
+                            if let Some(patience) = stop_after {
+                                return End::Stop(patience);
+                            }
+                            self.claim_pid_file();
+                            service_manager::main_process(std::process::id());
+                        }
+                    }
+                }
+                () = self.belongings.taken() => {}
+                () = &mut shard_died => return End::Failed(DaemonError::ShardDied),
+                () = watchdog.due() => service_manager::alive(),
+            }
+        }
+    }
+
+    /// Answers what is under way, then lets go of everything.
+    async fn end(self, end: End) -> Result<(), DaemonError> {
+        let patience = match &end {
+            End::Stop(patience) => *patience,
+            End::HandedOver(_) | End::Failed(_) => PATIENCE,
+        };
+        let pool = self.pool;
+        let drained = tokio::task::spawn_blocking(move || pool.stop(patience));
+        let control = async {
+            self.rpc.stop().await;
+            // Reports its own trouble.
+            let _ = drained.await;
+            self.belongings.let_go().await;
+        };
+        control.await;
+        drop(self.pid_file);
+        match end {
+            End::Stop(_) => Ok(()),
+            End::HandedOver(handed_over) => {
+                tracing::info!("process {} has taken over", handed_over.pid());
+                handed_over.release().await;
+                Ok(())
+            }
+            End::Failed(error) => Err(error),
+        }
+    }
+
+    /// Starts handing over to a new process. `answer` is told when that serves, or why it does not.
+    fn start_upgrade(&self, answer: Option<oneshot::Sender<Answer>>) -> Upgrade {
+        let stopping = Arc::new(Notify::new());
+        let incumbent = Incumbent { pool: self.pool.clone(), control: vec![(Role::Rpc, self.rpc.socket.clone())] };
+        let program = self.program.clone();
+        let socket = self.config.state_dir.join(UPGRADE_SOCKET);
+        let told = stopping.clone();
+        let task = tokio::spawn(async move {
+            let mut answer = answer;
+            let on_serving = |pid| {
+                tracing::info!("process {pid} serves; this one ends when its connections have ended");
+                service_manager::main_process(pid);
+                if let Some(answer) = answer.take() {
+                    // Whoever asked may have gone away.
+                    let _ = answer.send(Ok(Vec::new()));
+                }
+            };
+            let done = if std::process::id() == 1 {
+                Err(TakenBack(FIRST_PROCESS.to_owned()))
+            } else {
+                hand_over(&program, &socket, &incumbent, &told, on_serving).await
+            };
+            if let (Err(TakenBack(reason)), Some(answer)) = (&done, answer) {
+                let _ = answer.send(Err(reason.clone()));
+            }
+            done
+        });
+        Upgrade { stopping, task }
+    }
+
+    /// Writes our process id again, which a process that took over for a moment may have replaced.
+    fn claim_pid_file(&mut self) {
+        if let Some(path) = &self.options.pid_file {
+            match PidFile::write(path) {
+                Ok(written) => self.pid_file = Some(written),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+    }
+
+    fn reopen_logs(&self) {
+        match self.log.reopen() {
+            Ok(()) => tracing::info!("log files are opened again"),
+            Err(error) => tracing::error!("{error}; the old one is written on"),
+        }
+    }
+
+    /// Loads everything again. Either all of it takes effect or nothing.
+    async fn reload(&mut self, is_upgrading: bool) -> Answer {
+        if is_upgrading {
+            return Err(UPGRADING.to_owned());
+        }
+        service_manager::reloading();
+        let done = self.load_again().await;
+        service_manager::ready(if done.is_ok() { "serving" } else { "serving; the latest reload failed" });
+        done
+    }
+
+    async fn load_again(&mut self) -> Answer {
+        let (file, current, missing_geo) = (self.options.config.clone(), self.config.clone(), self.missing_geo.clone());
+        let loading = tokio::task::spawn_blocking(move || {
+            Reloaded::load(&file, &current, &missing_geo).map_err(|error| error.to_string())
+        });
+        let reloaded = loading.await.map_err(|error| error.to_string())??;
+        let Reloaded { config, geo, missing_geo, mut notices } = reloaded;
+
+        // What can still fail comes first.
+        let front = self.new_front(&config).await?;
+        let rpc_socket = self.new_rpc_socket(&config).await?;
+
+        let (settings, geo) = (Arc::new(Settings::from(&config)), Arc::new(geo));
+        self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
+        self.rpc.service.password_check().change(config.rpc_password.as_bytes());
+        if let Some(front) = front {
+            notices.extend(self.move_to(front).await);
+        }
+        if let Some(socket) = rpc_socket {
+            self.rpc.move_to(socket);
+        }
+        self.reopen_logs();
+        self.config = config;
+        self.missing_geo = missing_geo;
+        if self.options.monitor
+            && let Err(error) = self.belongings.indexer_link().run(&Request::Reload).await
+        {
+            notices.push(format!("the indexer goes on with the old configuration: {error}"));
+        }
+        Ok(notices)
+    }
+
+    /// Sockets for a `ListenAddress` that is not the current one.
+    async fn new_front(&self, config: &Config) -> Result<Option<Front>, String> {
+        if config.listen_address == self.config.listen_address {
+            return Ok(None);
+        }
+        let (address, shards) = (config.listen_address.clone(), self.pool.shards());
+        let ours: Vec<_> = self.pool.fronts().iter().flat_map(|front| front.local_addresses()).collect();
+        let bound = tokio::task::spawn_blocking(move || Front::bind(&address, shards, &ours));
+        let front = bound.await.map_err(|error| error.to_string())?;
+        front.map(Some).map_err(|error| format!("{error}\nNothing was changed"))
+    }
+
+    async fn new_rpc_socket(&self, config: &Config) -> Result<Option<ControlSocket>, String> {
+        if config.rpc_listen_address == self.config.rpc_listen_address {
+            return Ok(None);
+        }
+        let bound = ControlSocket::bind("RPCListenAddress", &config.rpc_listen_address).await;
+        bound.map(Some).map_err(|error| format!("{error}\nNothing was changed"))
+    }
+
+    /// Accepts on `front`, then answers what is queued at the address before and leaves it. What an operator should know of
+    /// that is returned.
+    async fn move_to(&self, front: Front) -> Option<String> {
+        let pool = self.pool.clone();
+        let address = front.configured().to_owned();
+        tracing::info!("moving to {address}");
+        pool.attend(front);
+        let moving = tokio::task::spawn_blocking(move || {
+            pool.resume().map_err(|error| error.to_string())?;
+            pool.leave(|front| front.configured() == address, PATIENCE).map_err(|error| error.to_string())
+        });
+        match moving.await {
+            Ok(moved) => moved.err(),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// The answer to whoever asks for something that must wait for the end of an upgrade.
+const UPGRADING: &str = "an upgrade is under way, or this process has already handed over; try again in a moment";
+
+/// The answer where no process can outlive this one.
+const FIRST_PROCESS: &str =
+    "this process is the first one of its container, which ends with it: start a new container instead";
+
+fn report(what: &str, done: Answer) {
+    match done {
+        Ok(notices) => {
+            for notice in notices {
+                tracing::warn!("{notice}");
+            }
+            tracing::info!("{what}: done");
+        }
+        Err(reason) => tracing::error!("{what}: {reason}"),
+    }
+}
+
+/// Waits for the end of an upgrade, if there is one.
+async fn ended(upgrade: &mut Option<Upgrade>) -> Result<HandedOver, TakenBack> {
+    match upgrade {
+        Some(upgrade) => (&mut upgrade.task).await.unwrap_or_else(|error| Err(TakenBack(error.to_string()))),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until_a_shard_dies(pool: &Pool) {
+    while !pool.has_died() {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// When systemd is to hear that all is well.
+struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    fn new() -> Watchdog {
+        Watchdog(service_manager::watchdog_interval().map(tokio::time::interval))
+    }
+
+    /// Waits for the next time. May be cancelled.
+    async fn due(&mut self) {
+        match &mut self.0 {
+            Some(interval) => drop(interval.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The RPC server on its current address.
+pub(super) struct RpcServer {
+    socket: ControlSocket,
+    service: rpc::Service,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl RpcServer {
+    pub(super) fn start(socket: ControlSocket, service: rpc::Service) -> RpcServer {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = rpc::serve(socket.clone(), service.clone(), async {
+            // A sender that is gone means the same.
+            let _ = stopped.await;
+        });
+        let task = tokio::spawn(async {
+            if let Err(error) = serving.await {
+                tracing::error!("{error}");
+            }
+        });
+        RpcServer { socket, service, stop, task }
+    }
+
+    /// Serves on `socket` from now on. Calls under way on the old address are finished.
+    fn move_to(&mut self, socket: ControlSocket) {
+        let service = self.service.clone();
+        // Its task ends by itself, and the old socket with it.
+        drop(std::mem::replace(self, RpcServer::start(socket, service)));
+    }
+
+    /// Ends after the calls under way, or soon.
+    async fn stop(self) {
+        drop(self.stop);
+        // Has reported its own trouble.
+        let _ = self.task.await;
+    }
+}
