@@ -1,9 +1,10 @@
 # Everything a person or CI does with this tree. `make help` lists it.
 
 CARGO ?= cargo
+TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench fmt lint clean test-programs test-python test-valkey demo-programs
+.PHONY: help build test demo bench deb fmt lint clean test-programs test-python test-valkey demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -44,6 +45,14 @@ bench: bench-programs ## Compare with nginx and a raw epoll loop (10 minutes; BE
 micro-bench: ## Measure the steps of a request without sockets
 	$(CARGO) bench --locked -p mirrorbits
 
+deb: build ## Build the Debian package, into target/debian
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
+	mkdir -p $(TARGET)/package
+	$(TARGET)/release/mirrorbits man | gzip -9n >$(TARGET)/package/mirrorbits.8.gz
+	for shell in bash zsh fish; do \
+		$(TARGET)/release/mirrorbits completions $$shell >$(TARGET)/package/mirrorbits.$$shell || exit 1; done
+	$(CARGO) deb --no-build --locked -p mirrorbits
+
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 
@@ -56,7 +65,7 @@ clean: ## Remove everything that was built
 	$(CARGO) clean
 
 test-programs:
-	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl
+	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl systemd=systemd-analyze
 
 test-python:
 	@.ci/python $${CARGO_TARGET_DIR:-target}/python

@@ -1,6 +1,8 @@
 //! The file that holds the daemon's process id.
 
-use std::io;
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A written PID file, removed when dropped unless another process has written its own id in the meantime.
@@ -21,9 +23,32 @@ impl PidFile {
     /// # Errors
     /// [`PidFileError`].
     pub fn write(path: &Path) -> Result<PidFile, PidFileError> {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|source| PidFileError { path: path.to_owned(), source })?;
-        Ok(PidFile(path.to_owned()))
+        let file = PidFile(path.to_owned());
+        file.write_again()?;
+        Ok(file)
+    }
+
+    /// Writes this process's id again, after another process may have written its own. Whoever reads the file meanwhile sees
+    /// one of both.
+    ///
+    /// # Errors
+    /// [`PidFileError`].
+    pub fn write_again(&self) -> Result<(), PidFileError> {
+        self.replace().map_err(|source| PidFileError { path: self.0.clone(), source })
+    }
+
+    fn replace(&self) -> io::Result<()> {
+        let id = format!("{}\n", std::process::id());
+        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(folder) {
+            Ok(mut new) => {
+                new.write_all(id.as_bytes())?;
+                new.persist(&self.0)?;
+                Ok(())
+            }
+            // The file may be ours in a folder that is not.
+            Err(_) => std::fs::write(&self.0, id),
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Connection<S> {
     input: Vec<u8>,
     /// `input` may hold complete requests.
     more: bool,
+    /// The latest read took everything that was received.
+    is_all: bool,
     /// What is still to come of the latest request's body.
     body: Body,
     /// Answers not yet written, from `written` on.
@@ -67,6 +69,7 @@ pub fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         answered: false,
         input: Vec::new(),
         more: false,
+        is_all: true,
         body: Body::None,
         output: Vec::new(),
         written: 0,
@@ -143,9 +146,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if count == 0 {
             return Poll::Ready(Ok(false));
         }
+        self.is_all = count < core.input.len();
         if self.input.is_empty() {
             let received = std::mem::take(&mut core.input);
-            let progress = shard.answer(core, &received[..count], self.peer, &mut self.body);
+            let progress = shard.answer(core, &received[..count], self.is_all, self.peer, &mut self.body);
             self.input.extend_from_slice(&received[progress.consumed..count]);
             core.input = received;
             self.after(progress.more, progress.close);
@@ -158,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn answer_buffered(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<bool>> {
         let core = &mut *shard.core.borrow_mut();
-        let progress = shard.answer(core, &self.input, self.peer, &mut self.body);
+        let progress = shard.answer(core, &self.input, self.is_all, self.peer, &mut self.body);
         self.input.drain(..progress.consumed);
         if self.input.is_empty() {
             self.input = Vec::new();

@@ -68,7 +68,13 @@ pub fn bind_beside(sockets: &[Socket], count: usize) -> Result<Vec<Socket>, List
     if !first.reuse_port().unwrap_or(false) {
         return Ok(Vec::new());
     }
-    (0..count).map(|_| bind_tcp(address, true).map_err(|failure| failure.at(address))).collect()
+    let bound = (0..count).map(|_| bind_tcp(address, true)).collect::<Result<_, _>>();
+    match bound {
+        Ok(bound) => Ok(bound),
+        // A socket that another user made, as systemd does, is shared with nobody else.
+        Err(failure) if failure.source.kind() == io::ErrorKind::AddrInUse => Ok(Vec::new()),
+        Err(failure) => Err(failure.at(address)),
+    }
 }
 
 /// Lets a socket of [`bind_beside`] listen.

@@ -41,7 +41,7 @@ const WRITE_SIZE: usize = 256 * 1024;
 
 /// How long a draining shard waits for the first request of a connection. A guess: a client sends it one round trip after it
 /// has connected.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(2);
 
 /// What the connections of one shard share. Only ever used by the shard's own thread.
 pub struct Shard {
@@ -123,8 +123,8 @@ impl Shard {
         self.draining_since.get().is_some_and(|since| self.clock.now() >= since + grace)
     }
 
-    /// Answers the requests in `bytes` into `core.output`.
-    fn answer(&self, core: &mut Core, bytes: &[u8], peer: Peer, body: &mut Body) -> Progress {
+    /// Answers the requests in `bytes` into `core.output`. `is_all` tells that nothing more was received behind them.
+    fn answer(&self, core: &mut Core, bytes: &[u8], is_all: bool, peer: Peer, body: &mut Body) -> Progress {
         core.follow(&self.publication);
         let mut consumed = 0;
         let date = self.clock.date();
@@ -148,7 +148,7 @@ impl Shard {
                 }
                 Parsed::Complete { mut request, length, body: follows } => {
                     // Those that were sent behind it in good faith are answered, too.
-                    if self.ends_answered() && consumed + length == bytes.len() {
+                    if self.ends_answered() && is_all && consumed + length == bytes.len() {
                         request.persistence = Persistence::Close;
                     }
                     let head_only = request.method == Method::Head;

@@ -193,8 +193,17 @@ impl Successor {
     }
 
     /// Says something; the trouble with that is the event.
-    async fn say(&self, message: &Message) -> Option<Event> {
-        self.send(message, &[]).await.err().map(|error| Event::Broken(error.to_string()))
+    async fn say(&mut self, message: &Message) -> Option<Event> {
+        let error = self.send(message, &[]).await.err()?;
+        Some(self.trouble(error).await)
+    }
+
+    /// What a failure to send means: most likely that the process has ended.
+    async fn trouble(&mut self, error: ChannelError) -> Event {
+        match tokio::time::timeout(END_TIME, self.child.wait()).await {
+            Ok(ended) => ended_as(ended),
+            Err(_) => Event::Broken(error.to_string()),
+        }
     }
 
     async fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
@@ -205,7 +214,7 @@ impl Successor {
     }
 
     /// Sends all sockets; the trouble with that is the event.
-    async fn send_sockets(&self, protocol: u32, incumbent: &impl Incumbent) -> Option<Event> {
+    async fn send_sockets(&mut self, protocol: u32, incumbent: &impl Incumbent) -> Option<Event> {
         let sockets = match incumbent.sockets() {
             Ok(sockets) => sockets,
             Err(error) => return Some(Event::Broken(error)),
@@ -220,7 +229,10 @@ impl Successor {
                 sent = self.send(&Message::Listeners { first: number * MAX_BATCH, entries }, &descriptors).await;
             }
         }
-        sent.err().map(|error| Event::Broken(error.to_string()))
+        match sent {
+            Ok(()) => None,
+            Err(error) => Some(self.trouble(error).await),
+        }
     }
 
     /// Ends it and waits until it is gone.

@@ -61,13 +61,17 @@ impl Belongings {
         }
     }
 
-    /// Waits until everything is held, lets go of it, and returns when it is free.
-    pub(super) async fn let_go(mut self) {
+    /// Waits until everything is held, lets go of it, and returns when it is free. `drained` ends when no request is under way
+    /// any more, after which there is nothing left to count.
+    pub(super) async fn let_go(mut self, drained: impl Future<Output = ()>) {
         if let Some(inheritance) = &mut self.awaited {
             inheritance.released().await;
         }
-        if let Some(indexer) = self.indexer {
-            indexer.stop().await;
-        }
+        let indexer = async {
+            if let Some(indexer) = self.indexer {
+                indexer.stop().await;
+            }
+        };
+        tokio::join!(indexer, drained);
     }
 }

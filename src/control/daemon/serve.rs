@@ -73,6 +73,7 @@ impl Daemon {
         self.following.abort();
         self.feed.abort();
         if !matches!(end, End::HandedOver(_)) {
+            tracing::info!("ending, after the requests under way");
             service_manager::stopping();
             self.belongings.hurry().await;
         }
@@ -126,7 +127,10 @@ impl Daemon {
                             if let Some(patience) = stop_after {
                                 return End::Stop(patience);
                             }
-                            self.claim_pid_file();
+                            // The new process may have written its own id.
+                            if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::write_again) {
+                                tracing::error!("{error}");
+                            }
                             service_manager::main_process(std::process::id());
                         }
                     }
@@ -146,13 +150,11 @@ impl Daemon {
         };
         let pool = self.pool;
         let drained = tokio::task::spawn_blocking(move || pool.stop(patience));
-        let control = async {
-            self.rpc.stop().await;
-            // Reports its own trouble.
+        let drained = async {
+            // Shards report their own trouble.
             let _ = drained.await;
-            self.belongings.let_go().await;
         };
-        control.await;
+        tokio::join!(self.rpc.stop(), self.belongings.let_go(drained));
         drop(self.pid_file);
         match end {
             End::Stop(_) => Ok(()),
@@ -193,16 +195,6 @@ impl Daemon {
             done
         });
         Upgrade { stopping, task }
-    }
-
-    /// Writes our process id again, which a process that took over for a moment may have replaced.
-    fn claim_pid_file(&mut self) {
-        if let Some(path) = &self.options.pid_file {
-            match PidFile::write(path) {
-                Ok(written) => self.pid_file = Some(written),
-                Err(error) => tracing::error!("{error}"),
-            }
-        }
     }
 
     fn reopen_logs(&self) {

@@ -78,16 +78,22 @@ impl IndexerLink {
     }
 
     /// Has `request` done and waits for its end. Dropping the future cancels the work. An indexer that is just starting is
-    /// waited for: commands that follow the start of the daemon must not fail.
+    /// waited for: commands that follow the start of the daemon must not fail. Those that are under way while the indexer
+    /// changes hands in an upgrade are given to the next one.
     ///
     /// # Errors
     /// The indexer does not run, ended meanwhile, or failed.
     pub async fn run(&self, request: &Request) -> Result<Outcome, LinkError> {
-        if let Some(mut state) = self.supervised.clone() {
-            let started = state.wait_for(|state| *state != IndexerState::Starting);
-            // Whatever it came to, connecting tells.
-            let _ = tokio::time::timeout(START_TIMEOUT, started).await;
+        let Some(mut state) = self.supervised.clone() else { return self.ask(request).await };
+        if *state.borrow() == IndexerState::Awaited {
+            match self.ask(request).await {
+                Err(LinkError::NotRunning { .. } | LinkError::Broken(_)) => {}
+                done => return done,
+            }
         }
+        let started = state.wait_for(|state| !matches!(state, IndexerState::Awaited | IndexerState::Starting));
+        // Whatever it came to, connecting tells.
+        let _ = tokio::time::timeout(START_TIMEOUT, started).await;
         self.ask(request).await
     }
 
@@ -119,9 +125,11 @@ impl IndexerLink {
         }
     }
 
-    /// Whether somebody listens.
-    pub(super) async fn is_up(&self) -> bool {
-        self.connect().await.is_ok()
+    /// Whether process `pid` listens.
+    pub(super) async fn is_up(&self, pid: u32) -> bool {
+        let Ok(stream) = self.connect().await else { return false };
+        let listener = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
+        listener == Some(pid)
     }
 
     async fn connect(&self) -> Result<UnixStream, LinkError> {
@@ -203,6 +211,23 @@ mod tests {
         let listener = UnixListener::bind(socket_path(state_dir.path())).unwrap();
         state.send_replace(IndexerState::Running { pid: 1 });
         answer(listener, "{\"event\":\"done\"}\n").await;
+        call.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_an_indexer_leaves_when_it_changes_hands_is_done_by_the_next() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let socket = socket_path(state_dir.path());
+        let (state, states) = watch::channel(IndexerState::Awaited);
+        let old = UnixListener::bind(&socket).unwrap();
+        let link = IndexerLink::new(state_dir.path()).supervised(states);
+        let call = tokio::spawn(async move { link.run(&Request::Reload).await });
+        answer(old, "").await;
+        std::fs::remove_file(&socket).unwrap();
+        state.send_replace(IndexerState::Starting);
+        let new = UnixListener::bind(&socket).unwrap();
+        state.send_replace(IndexerState::Running { pid: 2 });
+        answer(new, "{\"event\":\"done\"}\n").await;
         call.await.unwrap().unwrap();
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! Starting ──listens──▶ Running ──ends──▶ Backoff ──pause over──▶ Starting
 //!    └──────────────ends, or cannot be started──────▲
-//! Off ──start()──▶ Starting          any ──stop()──▶ Off
+//! Awaited ──start()──▶ Starting      any ──stop()──▶ Off
 //! ```
 //!
 //! The child's standard input is a pipe that only the daemon holds: however the daemon dies, the child reads its end and
@@ -55,7 +55,9 @@ pub enum IndexerState {
         /// What happened.
         reason: String,
     },
-    /// It was stopped, or not started yet.
+    /// Not started yet: the process before this one runs its own, or nobody does.
+    Awaited,
+    /// It was stopped.
     Off,
 }
 
@@ -74,7 +76,7 @@ impl SupervisedIndexer {
             program,
             config_path: config_path.to_owned(),
             link: IndexerLink::new(state_dir),
-            state: watch::Sender::new(IndexerState::Off),
+            state: watch::Sender::new(IndexerState::Awaited),
         };
         let link = supervision.link.clone().supervised(supervision.state.subscribe());
         SupervisedIndexer { supervision, link, stop: None, task: None }
@@ -209,7 +211,7 @@ impl Supervision {
 
     /// Says so when the child listens; never returns.
     async fn report_running(&self, pid: u32) -> Infallible {
-        while !self.link.is_up().await {
+        while !self.link.is_up(pid).await {
             tokio::time::sleep(LISTEN_POLL).await;
         }
         tracing::info!("the indexer runs as process {pid}");
@@ -336,8 +338,11 @@ mod tests {
     #[tokio::test]
     async fn a_listening_indexer_runs_until_it_is_stopped() {
         let folder = tempfile::tempdir().unwrap();
-        let _listener = UnixListener::bind(socket_path(folder.path())).unwrap();
-        let program = program_of(folder.path(), "exec sleep 600");
+        let socket = socket_path(folder.path());
+        // Somebody else's socket, such as that of an indexer which is ending, is not its own.
+        let _other = UnixListener::bind(&socket).unwrap();
+        let ours = format!("rm -f {0}; exec socat UNIX-LISTEN:{0},fork PIPE", socket.display());
+        let program = program_of(folder.path(), &ours);
         let indexer = started(program, Path::new("c"), folder.path());
         let state = wait_for(&indexer, "running", |state| matches!(state, IndexerState::Running { .. })).await;
         let IndexerState::Running { pid } = state else { unreachable!() };

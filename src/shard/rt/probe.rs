@@ -19,7 +19,7 @@ pub enum Refusal {
     #[error(
         "io_uring is refused by a security filter (io_uring_setup: {0}); container runtimes block it by default: allow \
          io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile (Docker: \
-         --security-opt seccomp=PROFILE; systemd: SystemCallFilter=@io-event)"
+         --security-opt seccomp=PROFILE; systemd: SystemCallFilter=io_uring_setup io_uring_enter io_uring_register)"
     )]
     Filtered(Errno),
     /// The kernel has none.

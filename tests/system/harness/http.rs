@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use socket2::{Domain, Socket, Type};
+
 use super::PATIENCE;
 
 /// An answer as it came.
@@ -56,7 +58,18 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects.
     pub(crate) fn open(address: SocketAddr) -> std::io::Result<Connection> {
-        let stream = TcpStream::connect(address)?;
+        Connection::of(TcpStream::connect(address)?)
+    }
+
+    /// Connects with a receive buffer of a few kilobytes, so that the server has to wait for the client soon.
+    pub(crate) fn open_with_small_buffer(address: SocketAddr) -> std::io::Result<Connection> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_recv_buffer_size(4096)?;
+        socket.connect(&address.into())?;
+        Connection::of(socket.into())
+    }
+
+    fn of(stream: TcpStream) -> std::io::Result<Connection> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;

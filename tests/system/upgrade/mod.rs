@@ -1,0 +1,7 @@
+//! Upgrades, reloads and stops under load: clients must notice nothing.
+
+mod failures;
+mod lineage;
+mod load;
+mod reload;
+mod stop;
