@@ -9,9 +9,11 @@ use rustix::process::{Signal, kill_process};
 use super::lineage::{Lineage, assert_nothing_failed, is_running, wait_for_answers};
 use crate::harness::eventually;
 
-/// A daemon under load, upgraded to something that fails in each of `cases` by what it puts in place; `expected` is part of
-/// the reason. Afterwards it can be upgraded.
-fn assert_harmless(cases: &[(&dyn Fn(&Lineage), &str)]) {
+/// What puts something in place, and part of the reason that it must lead to.
+type Case<'a> = (&'a dyn Fn(&Lineage), &'a str);
+
+/// A daemon under load, upgraded to something that fails in each of `cases` by what it puts in place. Afterwards it can be upgraded.
+fn assert_harmless(cases: &[Case<'_>]) {
     let mut lineage = Lineage::new(2);
     lineage.start_with_a_file();
     let loads = lineage.every_load();
