@@ -2,7 +2,7 @@
 //! the caches are warm.
 //!
 //! [`Handler`] holds what a shard keeps between requests. The client (`address`, `locate`), the choice (`choose`), the
-//! answers (`answers`) and their JSON (`document`) are files of their own.
+//! answers (`answers`) and their JSON (`document`) are files of their own, as is what is told of each ([`outcome`]).
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -26,6 +26,7 @@ mod answers;
 mod choose;
 mod document;
 mod locate;
+pub mod outcome;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use settings::Settings;
 
 use choose::CandidatesKey;
 use locate::{Location, Locator};
+use outcome::{Chosen, File, Kind, Outcome};
 
 /// Most bytes of candidates that a shard keeps.
 const CANDIDATES_BUDGET: usize = 16 * 1024 * 1024;
@@ -83,17 +85,35 @@ impl Handler {
         self.snapshot = snapshot;
     }
 
-    /// Appends the answer to `request` to `out`. `envelope.head_only` must say whether its method is `HEAD`.
-    pub fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>, out: &mut Vec<u8>) {
+    /// What is answered from.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The path that the latest request led to, which had `outcome`: that of the file, else what was asked for.
+    pub fn path(&self, outcome: &Outcome) -> &[u8] {
+        match (&self.snapshot.files, outcome.file) {
+            (Some(files), Some(file)) => files.file(file.row).path(),
+            _ => &self.scratch.path,
+        }
+    }
+
+    /// Appends the answer to `request` to `out`, and tells what it was. `envelope.head_only` must say whether its method
+    /// is `HEAD`. Nothing is appended for [`Kind::FileStatistics`].
+    pub fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>, out: &mut Vec<u8>) -> Outcome {
         // The parts are borrowed one by one, so that the answer may read the snapshot while it fills the scratch memory.
         let Handler { snapshot, locator, candidates, random, scratch } = self;
         let mut path = std::mem::take(&mut scratch.path);
         let mut alias = std::mem::take(&mut scratch.alias);
         path.clear();
-        let mut exchange = Exchange { snapshot, locator, candidates, random, scratch, request, peer, envelope, out };
+        let outcome = Outcome::refused(request.method, Status::NotFound);
+        let mut exchange =
+            Exchange { snapshot, locator, candidates, random, scratch, request, peer, envelope, out, outcome };
         exchange.answer(&mut path, &mut alias);
+        let outcome = exchange.outcome;
         self.scratch.path = path;
         self.scratch.alias = alias;
+        outcome
     }
 }
 
@@ -108,13 +128,18 @@ struct Exchange<'h, 'r, 'o> {
     peer: Peer,
     envelope: Envelope<'r>,
     out: &'o mut Vec<u8>,
+    /// What is known of it so far; a refusal until an answer says what it is.
+    outcome: Outcome,
 }
 
 impl<'h> Exchange<'h, '_, '_> {
     fn answer(&mut self, decoded: &mut Vec<u8>, alias: &mut Vec<u8>) {
         match self.request.method {
             Method::Get | Method::Head => {}
-            Method::Options => return self.start(Status::NoContent).lines("Allow: GET, HEAD\r\n").no_body(),
+            Method::Options => {
+                self.outcome.kind = Kind::Options;
+                return self.start(Status::NoContent).lines("Allow: GET, HEAD\r\n").no_body();
+            }
             Method::Other => {
                 let refusal = self.start(Status::MethodNotAllowed).lines("Allow: GET, HEAD\r\n");
                 return response::text(refusal, "Method Not Allowed");
@@ -131,13 +156,20 @@ impl<'h> Exchange<'h, '_, '_> {
             return self.redirect_to_clean(decoded, &target);
         }
         let parameters = Parameters::of(&target);
-        if matches!(parameters.directive, Directive::Stats | Directive::MirrorStats) {
+        if parameters.directive == Directive::MirrorStats {
             return response::text(self.start(Status::NotImplemented), "Statistics are not available");
         }
-        let Some(files) = &self.snapshot.files else { return self.answer_by_fallback(decoded, None, &parameters) };
+        let wants_statistics = matches!(parameters.directive, Directive::Stats { .. });
+        let Some(files) = &self.snapshot.files else {
+            if wants_statistics {
+                return response::text(self.start(Status::ServiceUnavailable), "Statistics are not available");
+            }
+            return self.answer_by_fallback(decoded, None, &parameters);
+        };
         match files.resolve(without_trailing_slash(decoded), alias) {
             Entry::Missing | Entry::Alias(_) => self.plain(Status::NotFound),
             Entry::Forbidden => self.plain(Status::Forbidden),
+            Entry::Directory if wants_statistics => self.plain(Status::NotFound),
             Entry::Directory => self.answer_by_fallback(decoded, None, &parameters),
             Entry::File(_) if decoded.ends_with(b"/") => self.plain(Status::NotFound),
             Entry::File(file) => self.answer_for_file(files, file, &parameters),
@@ -145,14 +177,17 @@ impl<'h> Exchange<'h, '_, '_> {
     }
 
     fn answer_for_file(&mut self, files: &'h FileIndex, file: FileRef<'h>, parameters: &Parameters<'_>) {
+        self.outcome.file = Some(File { row: file.row(), size: file.size() });
         match parameters.directive {
+            Directive::Stats { period } => return self.file_statistics(period),
             Directive::Md5 => return self.checksum(file, file.md5().map(|digest| digest.as_slice())),
             Directive::Sha1 => return self.checksum(file, file.sha1().map(|digest| digest.as_slice())),
             Directive::Sha256 => return self.checksum(file, file.sha256().map(|digest| digest.as_slice())),
             Directive::MirrorList { from_ip } => return self.mirror_list(files, file, parameters, from_ip),
-            Directive::None | Directive::Stats | Directive::MirrorStats => {}
+            Directive::None | Directive::MirrorStats => {}
         }
         if self.is_unmodified(file.modified()) {
+            self.outcome.kind = Kind::NotModified;
             let last_modified = http_date(file.modified().seconds());
             return self.start(Status::NotModified).header("Last-Modified", last_modified).no_body();
         }
@@ -195,14 +230,24 @@ impl<'h> Exchange<'h, '_, '_> {
         let trusted = &self.snapshot.settings.trusted_proxies;
         let address =
             instead.unwrap_or_else(|| address::client_address(self.peer, &self.request.forwarded_for, trusted));
-        self.locator.locate(self.snapshot, address)
+        let location = self.locator.locate(self.snapshot, address);
+        self.outcome.client = Some(outcome::Client { address, asn: location.system.number });
+        location
+    }
+
+    /// Takes down who is chosen.
+    fn chose(&mut self, kind: Kind, chosen: Chosen) {
+        self.outcome.kind = kind;
+        self.outcome.chosen = chosen;
     }
 
     fn start<'s>(&'s mut self, status: Status) -> Response<'s, 's> {
+        self.outcome.status = status;
         Response::new(self.out, status, self.envelope)
     }
 
     fn plain(&mut self, status: Status) {
+        self.outcome.status = status;
         response::plain(self.out, status, self.envelope);
     }
 }

@@ -3,7 +3,7 @@
 //! A request runs through [`shard`] (bytes in), [`http`] (parse), [`handle`] (what to answer), [`select`] (which mirror)
 //! and back. What it is answered from is a [`snapshot`].
 //!
-//! Beside the requests runs the [`control`] plane; [`cli`] is how people speak to it.
+//! Beside the requests, [`stats`] delivers what was counted and logged, and runs the [`control`] plane; [`cli`] is how people speak to it.
 
 pub mod cli;
 pub mod control;
@@ -12,4 +12,5 @@ pub mod http;
 pub mod select;
 pub mod shard;
 pub mod snapshot;
+pub mod stats;
 pub mod upgrade;

@@ -3,8 +3,10 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Instant;
 
 use mirrorbits::handle::Handler;
+use mirrorbits::stats::recorder::Moment;
 
 #[path = "../benches/world/mod.rs"]
 mod world;
@@ -100,4 +102,27 @@ fn what_is_allocated_is_counted() {
     let before = ALLOCATIONS.get();
     drop(std::hint::black_box(vec![0_u8; 100]));
     assert_eq!(ALLOCATIONS.get() - before, 1);
+}
+
+/// A third of what a buffer of the log holds, so that it is not handed over meanwhile.
+#[test]
+fn counting_and_logging() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let statistics = world::statistics(folder.path(), true);
+    let mut recorder = statistics.intake().recorder();
+    let world = World::new(Size { files: 2000, mirrors: 40, sets: 20 });
+    let requests = world.requests(150, "Range: bytes=5-\r\n");
+    let mut handler = Handler::new(world.snapshot.clone(), 1);
+    let mut out = Vec::with_capacity(64 * 1024);
+    let moment = Moment { second: 0, instant: Instant::now() };
+    let mut round = || {
+        let before = ALLOCATIONS.get();
+        for request in &requests {
+            world::answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
+        }
+        ALLOCATIONS.get() - before
+    };
+    round();
+    // The list of range requests grows now and then.
+    assert!(round() <= 2);
 }

@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use mb_index::{Entry, FileIndex};
@@ -14,7 +15,9 @@ use mirrorbits::select::filter::{FileCopy, Source};
 use mirrorbits::select::score::Query;
 use mirrorbits::select::{Accepted, Client, Code, Evaluation, Wanted};
 
-use crate::world::{DATE, World, answer, parsed, places};
+use mirrorbits::stats::recorder::Moment;
+
+use crate::world::{self, DATE, World, answer, parsed, places};
 
 /// Distinct random requests that are gone round in: more than a processor's caches hold the files of.
 pub const REQUESTS: usize = 1 << 16;
@@ -22,7 +25,20 @@ pub const REQUESTS: usize = 1 << 16;
 const CLIENTS: usize = 256;
 
 /// Names of the steps, in the order of a request.
-pub const STEPS: [&str; 8] = ["parse", "lookup", "geo", "candidates", "draw", "render", "handle", "handle JSON"];
+pub const STEPS: [&str; 10] = [
+    "parse",
+    "lookup",
+    "geo",
+    "candidates",
+    "draw",
+    "render",
+    "handle",
+    "handle, count",
+    "handle, count, log",
+    "handle JSON",
+];
+/// Requests between two hand-overs of what was counted and logged: a tenth of a second at 100,000 requests per second.
+const HAND_OVER: u32 = 10_000;
 
 /// Calls `step` with one request after another.
 fn round<T>(inputs: &[T], mut step: impl FnMut(&T)) -> impl FnMut() {
@@ -95,6 +111,8 @@ pub fn with(world: &World, name: &str, mut measure: impl FnMut(&mut dyn FnMut())
             }));
         }
         "handle" => whole(world, "", measure),
+        "handle, count" => counted(world, false, measure),
+        "handle, count, log" => counted(world, true, measure),
         "handle JSON" => whole(world, "Accept: application/json\r\n", measure),
         _ => unreachable!("{name} is no step"),
     }
@@ -107,6 +125,30 @@ fn whole(world: &World, headers: &str, mut measure: impl FnMut(&mut dyn FnMut())
     let mut out = Vec::new();
     requests.iter().for_each(|request| answer(&mut handler, request, &mut out));
     measure(&mut round(&requests, |request| answer(&mut handler, request, &mut out)));
+}
+
+/// Whole answers that are counted and, if wanted, logged; all of it is delivered to an embedded database and a file.
+fn counted(world: &World, log: bool, mut measure: impl FnMut(&mut dyn FnMut())) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let statistics = world::statistics(folder.path(), log);
+    let mut recorder = statistics.intake().recorder();
+    let requests = world.requests(REQUESTS, "");
+    let mut handler = Handler::new(world.snapshot.clone(), 1);
+    let mut out = Vec::new();
+    let mut left = HAND_OVER;
+    let moment = Moment { second: 1_795_305_600, instant: Instant::now() };
+    let mut once = |request: &Vec<u8>| {
+        world::answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
+        left -= 1;
+        if left == 0 {
+            left = HAND_OVER;
+            recorder.hand_over();
+        }
+    };
+    requests.iter().for_each(&mut once);
+    measure(&mut round(&requests, once));
+    drop(recorder);
+    statistics.stop(Duration::from_secs(10));
 }
 
 /// Clients with their distances to all mirrors.

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use mb_core::config;
 use mb_core::geo::GeoDatabase;
 use mb_core::mirror::{Health, Mirror, MirrorId, MirrorSettings, MirrorState};
-use mb_core::store::FileHashes;
+use mb_core::store::{EmbeddedStore, FileHashes};
 use mb_core::time::FileTime;
 use mb_index::{FileRecord, FilesBuilder, Publisher, open_newest_files, open_newest_mirrors};
 use mirrorbits::handle::{Handler, Peer, Settings};
@@ -18,6 +18,8 @@ use mirrorbits::http::request::{Parsed, Request, parse};
 use mirrorbits::http::response::Envelope;
 use mirrorbits::select::MirrorTable;
 use mirrorbits::snapshot::Snapshot;
+use mirrorbits::stats::recorder::{Moment, Recorder};
+use mirrorbits::stats::{self, Statistics};
 
 /// The date of all answers.
 pub const DATE: &[u8; 29] = b"Sun, 22 Nov 2026 12:00:00 GMT";
@@ -92,11 +94,42 @@ pub fn parsed(bytes: &[u8]) -> Request<'_> {
 }
 
 /// Answers the request in `bytes` into `out`, which is emptied before.
+#[allow(dead_code, reason = "not every user of this module only answers")]
 pub fn answer(handler: &mut Handler, bytes: &[u8], out: &mut Vec<u8>) {
     let request = parsed(bytes);
     out.clear();
     let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: false };
     handler.handle(&request, Peer::Local, envelope, out);
+}
+
+/// Answers the request in `bytes` into `out`, which is emptied before, and records it.
+#[allow(dead_code, reason = "not every user of this module records")]
+pub fn answer_and_record(
+    handler: &mut Handler,
+    recorder: &mut Recorder,
+    moment: Moment,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let request = parsed(bytes);
+    out.clear();
+    let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: false };
+    let outcome = handler.handle(&request, Peer::Local, envelope, out);
+    recorder.record(&outcome, &request, handler, moment);
+}
+
+/// Statistics with an embedded database and, if wanted, a download log in `folder`.
+#[allow(dead_code, reason = "not every user of this module records")]
+pub fn statistics(folder: &Path, log: bool) -> Statistics {
+    let store = Arc::new(EmbeddedStore::open(folder).expect("a database"));
+    let options = stats::Options {
+        state_dir: folder.to_owned(),
+        log_dir: log.then(|| folder.to_owned()),
+        log_format: config::LogFormat::Text,
+    };
+    // Nobody asks.
+    let (questions, _) = tokio::sync::mpsc::channel(1);
+    Statistics::start(&options, store, questions).expect("threads")
 }
 
 fn path(number: usize) -> String {

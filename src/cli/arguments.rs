@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_lines_of_existing_scripts_are_understood() {
-        let lines: [(&str, &[&str]); 23] = [
+        let lines: [(&str, &[&str]); 24] = [
             ("list -state=false", &["List", "state: false"]),
             ("list", &["List", "state: true", "down: false"]),
             ("list -rsync -http --ftp -location -score", &["rsync: true", "http: true", "ftp: true", "score: true"]),
@@ -226,6 +226,7 @@ mod tests {
                 &["start_date: Some(2026-01-02)", "end_date: Some(2026-11-22)", "human: false", "File"],
             ),
             ("stats mirror NAME", &["start_date: None", "human: true", "Mirror"]),
+            ("stats prune", &["Prune", "subject: None"]),
             ("apply -dry-run -prune FILE", &["dry_run: true", "prune: true", "\"FILE\""]),
             ("logs -l 20 NAME", &["limit: 20"]),
             ("set NAME Score=5 Comment=-D", &["\"Score=5\"", "\"Comment=-D\""]),

@@ -27,11 +27,11 @@ pub(super) struct Stats {
     /// Print sizes in units that people read
     #[arg(short = 'h', default_value_t = true)]
     human: bool,
-    /// Downloads of what
+    /// Downloads of what, or `prune`
     kind: Kind,
     /// Regular expression that the path of a file has to match, or name of the mirror
-    #[arg(value_name = "REGEX|IDENTIFIER")]
-    subject: String,
+    #[arg(value_name = "REGEX|IDENTIFIER", required_if_eq_any([("kind", "file"), ("kind", "mirror")]))]
+    subject: Option<String>,
 }
 
 /// Downloads of what.
@@ -41,6 +41,8 @@ enum Kind {
     File,
     /// Of all files from one mirror
     Mirror,
+    /// Drop the statistics that StatsRetention does not keep
+    Prune,
 }
 
 impl Stats {
@@ -54,18 +56,23 @@ impl Stats {
         // Mirrorbits takes a missing time for an error.
         let now = Timestamp { seconds: jiff::Timestamp::now().as_second(), nanos: 0 };
         let (date_start, date_end) = (self.start_date.map_or(now, midnight), self.end_date.map_or(now, midnight));
+        let subject = self.subject.unwrap_or_default();
         let text = match self.kind {
             Kind::File => {
                 let request =
-                    StatsFileRequest { pattern: self.subject, date_start: Some(date_start), date_end: Some(date_end) };
+                    StatsFileRequest { pattern: subject, date_start: Some(date_start), date_end: Some(date_end) };
                 of_files(&daemon.rpc.stats_file(request).await?.into_inner().files)
             }
             Kind::Mirror => {
-                let mirror = daemon.find(&self.subject).await?;
+                let mirror = daemon.find(&subject).await?;
                 let request =
                     StatsMirrorRequest { id: mirror.id, date_start: Some(date_start), date_end: Some(date_end) };
                 of_mirror(&mirror.name, daemon.rpc.stats_mirror(request).await?.into_inner(), self.human)?
             }
+            Kind::Prune => match daemon.rpc.prune_stats(()).await?.into_inner().dropped {
+                1 => "Dropped the statistics of 1 day or month\n".to_owned(),
+                dropped => format!("Dropped the statistics of {dropped} days and months\n"),
+            },
         };
         write!(io::stdout(), "{text}")?;
         Ok(())

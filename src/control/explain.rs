@@ -151,6 +151,8 @@ fn ask(snapshot: &Snapshot, file: &[u8], from: IpAddr) -> Result<Document, Expla
         forwarded_for: ForwardedFor::default(),
         forwarded_proto: None,
         if_modified_since: None,
+        user_agent: b"",
+        has_range: false,
         accepts_json: true,
         accepts_gzip: false,
     };

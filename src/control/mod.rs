@@ -7,6 +7,7 @@
 //! - [`index_watch`]: puts new generations of the index before the shards
 //! - [`mirror_table`]: publishes the mirrors that the store holds, so that shards see them
 //! - [`indexer`]: runs and watches `mb-indexer run`, and talks to it
+//! - [`retention`]: drops old statistics
 //! - [`rpc`]: the gRPC service behind the command line
 //! - [`mirror_fields`]: a mirror as keys and values, the way operators read and write it
 //! - [`mirror_documents`]: the same, read back from YAML
@@ -26,6 +27,7 @@ pub mod mirror_fields;
 pub mod mirror_table;
 pub mod orders;
 pub mod pid_file;
+pub mod retention;
 pub mod rpc;
 pub mod service_manager;
 pub mod version;

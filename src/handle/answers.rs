@@ -13,6 +13,7 @@ use super::Exchange;
 use super::choose::copies;
 use super::document::{self, Listed, Subject};
 use super::locate::Location;
+use super::outcome::{Chosen, Kind};
 use crate::http::json::JsonWriter;
 use crate::http::response::{self, Status};
 use crate::http::target::{Directive, Parameters, Target};
@@ -30,6 +31,7 @@ const RETRY_AFTER: &str = "Retry-After: 60\r\n";
 impl Exchange<'_, '_, '_> {
     pub(super) fn redirect_to_clean(&mut self, decoded: &[u8], target: &Target<'_>) {
         let clean = path::clean(decoded);
+        self.outcome.kind = Kind::CleanPath;
         self.start(Status::MovedPermanently)
             .header_by("Location", |out| {
                 path::percent_encode(&clean, out);
@@ -45,6 +47,7 @@ impl Exchange<'_, '_, '_> {
         let Some(digest) = digest else {
             return response::text(self.start(Status::NotFound), "Hash type not supported");
         };
+        self.outcome.kind = Kind::Checksum;
         let name = file.path().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         let mut body = std::mem::take(&mut self.scratch.body);
         body.clear();
@@ -55,9 +58,19 @@ impl Exchange<'_, '_, '_> {
         self.scratch.body = body;
     }
 
+    /// Leaves the counts of a file over `period` to the caller, if that can be one.
+    pub(super) fn file_statistics(&mut self, period: &[u8]) {
+        if !period.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') {
+            return response::text(self.start(Status::BadRequest), "Invalid period");
+        }
+        self.outcome.kind = Kind::FileStatistics;
+        self.outcome.status = Status::Ok;
+    }
+
     /// Redirects to the first of the mirrors drawn and names the others.
     pub(super) fn redirect(&mut self, path: &[u8]) {
         let snapshot = self.snapshot;
+        self.chose_first_drawn(Kind::Redirect);
         let drawn = std::mem::take(&mut self.scratch.drawn);
         let places = drawn.iter().map(|accepted| {
             let mirror = snapshot.mirrors.row(accepted.row);
@@ -65,6 +78,15 @@ impl Exchange<'_, '_, '_> {
         });
         self.redirect_to(path, places);
         self.scratch.drawn = drawn;
+    }
+
+    fn chose_first_drawn(&mut self, kind: Kind) {
+        let chosen = self
+            .scratch
+            .drawn
+            .first()
+            .map_or(Chosen::Nobody, |accepted| Chosen::Mirror { row: accepted.row, distance: accepted.distance });
+        self.chose(kind, chosen);
     }
 
     /// Redirects to the first of `places`, base URLs with their country labels.
@@ -104,6 +126,7 @@ impl Exchange<'_, '_, '_> {
         excluded.clear();
         excluded.extend(refused);
         excluded.sort_unstable_by_key(|&(row, _)| row);
+        self.chose_first_drawn(Kind::Json);
         let drawn = std::mem::take(&mut self.scratch.drawn);
         let subject = Subject { path: file.path(), file: Some(file), location, settings: &snapshot.settings };
         self.write_document(pretty, |json| {
@@ -134,6 +157,7 @@ impl Exchange<'_, '_, '_> {
         if self.scratch.evaluation.accepted.is_empty() && !self.snapshot.settings.fallbacks.is_empty() {
             return self.answer_by_fallback(file.path(), Some(file), parameters);
         }
+        self.outcome.kind = Kind::MirrorList;
         let snapshot = self.snapshot;
         let mut evaluation = std::mem::take(&mut self.scratch.evaluation);
         evaluation.excluded.sort_unstable_by_key(|&(row, _)| row);
@@ -160,11 +184,12 @@ impl Exchange<'_, '_, '_> {
         let mut ranked = std::mem::take(&mut self.scratch.ranked);
         let random = &mut *self.random;
         fallback::rank(&settings.fallbacks, &location.client(), wanted, &mut ranked, |n| random.u64(..n));
+        let chosen = ranked.first().map_or(Chosen::Nobody, |&place| Chosen::Fallback(place));
+        let is_list = matches!(parameters.directive, Directive::MirrorList { .. });
         if ranked.is_empty() {
             response::text(self.start(Status::ServiceUnavailable).lines(RETRY_AFTER), "Service Unavailable");
-        } else if matches!(parameters.directive, Directive::MirrorList { .. })
-            || document::wants_json(settings.output_mode, self.request.accepts_json)
-        {
+        } else if is_list || document::wants_json(settings.output_mode, self.request.accepts_json) {
+            self.chose(if is_list { Kind::MirrorList } else { Kind::Json }, chosen);
             let subject = Subject { path, file, location: &location, settings };
             let state = MirrorState { enabled: true, ..MirrorState::default() };
             self.write_document(parameters.pretty, |json| {
@@ -184,6 +209,7 @@ impl Exchange<'_, '_, '_> {
                 document::write(json, &subject, listed, std::iter::empty(), true);
             });
         } else {
+            self.chose(Kind::Redirect, chosen);
             let places = ranked.iter().take(settings.max_link_headers.saturating_add(1)).map(|&place| {
                 let fallback = &settings.fallbacks[place];
                 (fallback.absolute_url(wanted), fallback.geo_label.as_str())

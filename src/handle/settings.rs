@@ -1,5 +1,7 @@
 //! The configuration's part in answers.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use mb_core::config::{Config, OutputMode};
 
@@ -25,6 +27,9 @@ pub struct Settings {
     pub expose_private_fields: bool,
     /// Compress documents for clients that accept it.
     pub gzip: bool,
+    /// For how long a range request belongs to the download that was counted before it; zero counts each. Not for answers:
+    /// it is here so that it changes with them.
+    pub same_download_interval: Duration,
     /// Echoed in JSON.
     pub local_js_path: String,
 }
@@ -44,6 +49,7 @@ impl From<&Config> for Settings {
             trusted_proxies: config.trusted_proxies.clone(),
             expose_private_fields: config.expose_private_fields,
             gzip: config.gzip,
+            same_download_interval: config.same_download_interval,
             local_js_path: config.local_js_path.clone(),
         }
     }

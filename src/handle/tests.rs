@@ -139,6 +139,59 @@ fn what_is_not_a_file_is_told_apart() {
     assert!(ask(&mut handler, "/file.iso?md5", "").contains("404 Not Found"));
 }
 
+/// The outcome of `METHOD /target` with more header fields, and the path that it led to.
+fn outcome(handler: &mut Handler, method: &str, target: &str, fields: &str) -> (Outcome, String) {
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{PARIS}{fields}\r\n");
+    let Parsed::Complete { request, .. } = parse(head.as_bytes()) else { panic!("{head}") };
+    let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: method == "HEAD" };
+    let outcome = handler.handle(&request, Peer::Local, envelope, &mut Vec::new());
+    let path = String::from_utf8_lossy(handler.path(&outcome)).into_owned();
+    (outcome, path)
+}
+
+#[test]
+fn outcomes_tell_what_was_answered() {
+    let mut handler = handler(&[mirror(3, "https://m3/")], &[CopyOf::Same], "");
+    let (redirect, path) = outcome(&mut handler, "GET", "/latest", "");
+    assert_eq!((redirect.kind, redirect.status.code(), path.as_str()), (Kind::Redirect, 302, "/file.iso"));
+    assert_eq!(redirect.download(), Some((File { row: 0, size: 100 }, 0)));
+    assert!(matches!(redirect.chosen, Chosen::Mirror { row: 0, distance } if distance < 10.0), "{redirect:?}");
+    assert_eq!(redirect.client.map(|client| client.address.to_string()), Some("192.0.2.1".to_owned()));
+
+    let since = "If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n";
+    for (method, target, fields, kind, status) in [
+        ("HEAD", "/file.iso", "", Kind::Redirect, 302),
+        ("GET", "/file.iso", "Accept: application/json\r\n", Kind::Json, 200),
+        ("GET", "/file.iso?mirrorlist", "", Kind::MirrorList, 200),
+        ("GET", "/file.iso", since, Kind::NotModified, 304),
+        ("GET", "/file.iso?sha256", "", Kind::Checksum, 200),
+        ("GET", "/file.iso?md5", "", Kind::Refusal, 404),
+        ("GET", "/file.iso?stats=2026-11", "", Kind::FileStatistics, 200),
+        ("GET", "/file.iso?stats=today", "", Kind::Refusal, 400),
+        ("GET", "/?stats", "", Kind::Refusal, 404),
+        ("GET", "/x/../file.iso", "", Kind::CleanPath, 301),
+        ("OPTIONS", "/", "", Kind::Options, 204),
+        ("POST", "/file.iso", "", Kind::Refusal, 405),
+        ("GET", "/", "", Kind::Refusal, 503),
+        ("GET", "/none", "", Kind::Refusal, 404),
+    ] {
+        let (outcome, _) = outcome(&mut handler, method, target, fields);
+        assert_eq!((outcome.kind, outcome.status.code()), (kind, status), "{method} {target}");
+        assert_eq!(outcome.download(), None, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_fallback_is_no_download() {
+    let fallbacks = "Fallbacks:\n - URL: https://far/\n   CountryCode: JP\n - URL: https://near/\n   CountryCode: FR\n";
+    let mut handler = handler(&[mirror(3, "m3/")], &[CopyOf::OtherSize], fallbacks);
+    for (target, path) in [("/latest", "/file.iso"), ("/", "/")] {
+        let (outcome, reported) = outcome(&mut handler, "GET", target, "");
+        assert_eq!((outcome.kind, outcome.chosen), (Kind::Redirect, Chosen::Fallback(1)), "{target}");
+        assert_eq!((outcome.download(), reported.as_str()), (None, path));
+    }
+}
+
 #[test]
 fn an_unmodified_file_is_a_304() {
     let mut handler = handler(&[mirror(3, "m3/")], &[CopyOf::Same], "");

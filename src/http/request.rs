@@ -67,6 +67,10 @@ pub struct Request<'b> {
     pub forwarded_proto: Option<&'b [u8]>,
     /// `If-Modified-Since`.
     pub if_modified_since: Option<&'b [u8]>,
+    /// `User-Agent`; empty when there is none.
+    pub user_agent: &'b [u8],
+    /// Whether there is a `Range`.
+    pub has_range: bool,
     /// Whether `Accept` names `application/json`.
     pub accepts_json: bool,
     /// Whether `Accept-Encoding` allows gzip.
@@ -188,6 +192,8 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<(Request<'b>, Body)
         forwarded_for: ForwardedFor::default(),
         forwarded_proto: None,
         if_modified_since: None,
+        user_agent: b"",
+        has_range: false,
         accepts_json: false,
         accepts_gzip: false,
     };
@@ -198,12 +204,14 @@ fn interpret<'b>(head: &httparse::Request<'_, 'b>) -> Result<(Request<'b>, Body)
         // The length tells most of the names apart, and most fields are none of these.
         match name.len() {
             4 if name.eq_ignore_ascii_case("Host") => hosts += 1,
+            5 if name.eq_ignore_ascii_case("Range") => request.has_range = true,
             6 if name.eq_ignore_ascii_case("Accept") => {
                 request.accepts_json |= memchr::memmem::find(value, b"application/json").is_some();
             }
             10 if name.eq_ignore_ascii_case("Connection") => {
                 request.persistence = persistence(request.persistence, value, http_1_1);
             }
+            10 if name.eq_ignore_ascii_case("User-Agent") => request.user_agent = value,
             14 if name.eq_ignore_ascii_case("Content-Length") => framing.content_length(value)?,
             15 if name.eq_ignore_ascii_case("Accept-Encoding") => request.accepts_gzip |= allows_gzip(value),
             15 if name.eq_ignore_ascii_case("X-Forwarded-For") => request.forwarded_for.push(value),
@@ -258,12 +266,14 @@ mod tests {
     #[test]
     fn a_whole_head_is_parsed() {
         let text = b"GET /a.iso?pretty HTTP/1.1\r\nHost: x\r\naccept: text/html, application/json\r\n\
-            X-Forwarded-For: 192.0.2.1, 10.0.0.1\r\nx-forwarded-for: 10.0.0.2\r\n\r\nrest";
+            X-Forwarded-For: 192.0.2.1, 10.0.0.1\r\nx-forwarded-for: 10.0.0.2\r\nuser-agent: curl/8\r\n\
+            range: bytes=1-\r\n\r\nrest";
         let Parsed::Complete { request, length, body } = parse(text) else { panic!() };
         assert_eq!(&text[length..], b"rest");
         assert_eq!(body, Body::None);
         assert_eq!((request.method, request.target), (Method::Get, b"/a.iso?pretty".as_slice()));
-        assert!(request.accepts_json);
+        assert!(request.accepts_json && request.has_range);
+        assert_eq!(request.user_agent, b"curl/8");
         let members: Vec<_> = request.forwarded_for.from_the_right().collect();
         assert_eq!(members, [b"10.0.0.2".as_slice(), b"10.0.0.1", b"192.0.2.1"]);
         assert_eq!(request.persistence, Persistence::Implied);

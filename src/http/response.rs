@@ -52,6 +52,11 @@ impl Status {
         }
     }
 
+    /// The code.
+    pub fn code(self) -> u16 {
+        self.text().as_bytes()[..3].iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))
+    }
+
     fn phrase(self) -> &'static str {
         &self.text()[4..]
     }

@@ -53,7 +53,10 @@ pub enum Directive<'b> {
         from_ip: Option<&'b [u8]>,
     },
     /// `stats`: download counts of the file.
-    Stats,
+    Stats {
+        /// Over which time: its value, as received; empty when it has none.
+        period: &'b [u8],
+    },
     /// `mirrorstats`: all mirrors.
     MirrorStats,
     /// `md5`
@@ -85,6 +88,7 @@ impl<'b> Parameters<'b> {
         // The places in the order of `DIRECTIVES`; the first that is present decides.
         let mut first = DIRECTIVES.len();
         let mut from_ip = None;
+        let mut period = b"".as_slice();
         for (name, value) in target.parameters() {
             match name {
                 b"pretty" => parameters.pretty = true,
@@ -96,12 +100,17 @@ impl<'b> Parameters<'b> {
                         _ => parameters.https,
                     }
                 }
-                _ => first = first.min(DIRECTIVES.iter().position(|known| *known == name).unwrap_or(first)),
+                _ => {
+                    if name == b"stats" {
+                        period = value;
+                    }
+                    first = first.min(DIRECTIVES.iter().position(|known| *known == name).unwrap_or(first));
+                }
             }
         }
         parameters.directive = match first {
             0 => Directive::MirrorList { from_ip },
-            1 => Directive::Stats,
+            1 => Directive::Stats { period },
             2 => Directive::MirrorStats,
             3 => Directive::Md5,
             4 => Directive::Sha1,
@@ -132,7 +141,8 @@ mod tests {
     #[test]
     fn the_first_directive_of_the_list_decides() {
         let parameters = |text: &'static str| Parameters::of(&Target::parse(text.as_bytes()).unwrap());
-        assert_eq!(parameters("/a?sha256&stats=2026").directive, Directive::Stats);
+        assert_eq!(parameters("/a?sha256&stats=2026").directive, Directive::Stats { period: b"2026" });
+        assert_eq!(parameters("/a?stats").directive, Directive::Stats { period: b"" });
         assert_eq!(
             parameters("/a?stats&mirrorlist&fromip=::1").directive,
             Directive::MirrorList { from_ip: Some(b"::1") }

@@ -42,6 +42,16 @@ impl Clock {
         self.now.get()
     }
 
+    /// The same as a point in time.
+    pub fn instant(&self) -> Instant {
+        self.started + self.now.get()
+    }
+
+    /// The wall-clock time in seconds, as of the latest refresh.
+    pub fn second(&self) -> Timestamp {
+        self.second.get()
+    }
+
     /// The wall-clock time as an HTTP date, as of the latest refresh.
     pub fn date(&self) -> [u8; HTTP_DATE_LENGTH] {
         self.date.get()

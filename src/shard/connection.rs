@@ -13,6 +13,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::Shard;
 use super::deadline::{Slot, Wait};
+use super::question::Pending;
 use crate::handle::Peer;
 use crate::http::body::Body;
 use crate::http::response::Status;
@@ -48,6 +49,8 @@ pub struct Connection<S> {
     is_all: bool,
     /// What is still to come of the latest request's body.
     body: Body,
+    /// The answer that comes next and is not there yet.
+    pending: Option<Pending>,
     /// Answers not yet written, from `written` on.
     output: Vec<u8>,
     written: usize,
@@ -71,6 +74,7 @@ pub fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         more: false,
         is_all: true,
         body: Body::None,
+        pending: None,
         output: Vec::new(),
         written: 0,
         slot,
@@ -115,6 +119,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.written < self.output.len() {
             ready!(self.poll_flush(context, shard))?;
         }
+        if let Some(pending) = &mut self.pending {
+            ready!(pending.poll(context, &shard.clock.date(), &mut self.output));
+            self.pending = None;
+            return Poll::Ready(Ok(true));
+        }
         match self.phase {
             Phase::Serving if self.more => self.answer_buffered(context, shard),
             Phase::Serving => self.poll_request(context, shard),
@@ -152,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let progress = shard.answer(core, &received[..count], self.is_all, self.peer, &mut self.body);
             self.input.extend_from_slice(&received[progress.consumed..count]);
             core.input = received;
-            self.after(progress.more, progress.close);
+            self.after(progress.more, progress.close, progress.pending);
             return self.poll_write_answers(context, shard, core);
         }
         self.input.extend_from_slice(&core.input[..count]);
@@ -167,12 +176,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.input.is_empty() {
             self.input = Vec::new();
         }
-        self.after(progress.more, progress.close);
+        self.after(progress.more, progress.close, progress.pending);
         self.poll_write_answers(context, shard, core)
     }
 
-    fn after(&mut self, more: bool, close: bool) {
+    fn after(&mut self, more: bool, close: bool, pending: Option<Pending>) {
         self.more = more;
+        self.pending = pending;
         if close {
             self.phase = Phase::Finishing;
         }
@@ -222,6 +232,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn wait(&self) -> Wait {
         if self.written < self.output.len() {
             Wait::Write
+        } else if self.pending.is_some() {
+            Wait::Answer
         } else if self.phase != Phase::Serving {
             Wait::Linger
         } else if self.answered && self.input.is_empty() && self.body == Body::None {

@@ -10,6 +10,8 @@ pub enum Wait {
     Request,
     /// The next request.
     Idle,
+    /// An answer that the shard cannot give by itself.
+    Answer,
     /// The client to take an answer.
     Write,
     /// The client to close its side.
@@ -21,6 +23,8 @@ impl Wait {
     pub fn limit(self) -> Duration {
         match self {
             Wait::Request | Wait::Write => Duration::from_secs(10),
+            // Longer than whoever answers allows itself.
+            Wait::Answer => Duration::from_secs(15),
             Wait::Idle => Duration::from_secs(60),
             // A guess: long enough for a client on a slow line to read its answer before the connection is gone.
             Wait::Linger => Duration::from_secs(2),

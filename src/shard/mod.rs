@@ -5,6 +5,7 @@
 //! - [`front`]: those of one address, spread over the shards
 //! - [`gate`]: whether they accept, ordered and acknowledged
 //! - [`connection`]: one client's requests and answers
+//! - [`question`]: an answer that a connection waits for
 //! - [`deadline`]: connections that take too long
 //! - [`clock`]: the time, as far as answers show it
 //! - [`rt`]: the runtimes that shards run on
@@ -17,6 +18,7 @@ pub mod front;
 pub mod gate;
 pub mod listener;
 pub mod pool;
+pub mod question;
 pub mod rt;
 
 use std::cell::{Cell, RefCell};
@@ -25,14 +27,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
+use crate::handle::outcome::{Kind, Outcome};
 use crate::handle::{Handler, Peer};
 use crate::http::body::Body;
 use crate::http::request::{Method, Parsed, Persistence, Request, parse};
 use crate::http::response::{self, Envelope, Status};
 use crate::snapshot::Publication;
+use crate::stats::Intake;
+use crate::stats::file_statistics::Question;
+use crate::stats::recorder::{Moment, Recorder};
 use clock::Clock;
 use deadline::Deadlines;
 use pool::{Orders, Stage};
+use question::Pending;
 
 /// Bytes read at once. Many pipelined requests fit, and a larger head is collected by its connection.
 const READ_SIZE: usize = 16 * 1024;
@@ -47,6 +56,7 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(2);
 pub struct Shard {
     publication: Arc<Publication>,
     orders: Arc<Orders>,
+    questions: mpsc::Sender<Question>,
     core: RefCell<Core>,
     deadlines: RefCell<Deadlines>,
     clock: Clock,
@@ -59,6 +69,7 @@ pub struct Shard {
 /// What is borrowed while a request is answered, never across an await.
 struct Core {
     handler: Handler,
+    recorder: Recorder,
     epoch: u64,
     /// Where connections read to. What is left of it when they wait moves into a buffer of their own, so that an idle
     /// connection has none.
@@ -75,13 +86,23 @@ struct Progress {
     more: bool,
     /// The connection is to be closed after these answers.
     close: bool,
+    /// What is to be answered next, and not by the shard.
+    pending: Option<Pending>,
+}
+
+impl Progress {
+    /// Progress to `consumed`, from where the connection reads on.
+    fn to(consumed: usize) -> Progress {
+        Progress { consumed, more: false, close: false, pending: None }
+    }
 }
 
 impl Shard {
-    fn new(publication: Arc<Publication>, orders: Arc<Orders>, seed: u64) -> Rc<Shard> {
+    fn new(publication: Arc<Publication>, orders: Arc<Orders>, intake: &Intake, seed: u64) -> Rc<Shard> {
         let epoch = publication.epoch();
         let core = Core {
             handler: Handler::new(publication.load(), seed),
+            recorder: intake.recorder(),
             epoch,
             input: vec![0; READ_SIZE].into_boxed_slice(),
             output: Vec::with_capacity(READ_SIZE),
@@ -89,6 +110,7 @@ impl Shard {
         Rc::new(Shard {
             publication,
             orders,
+            questions: intake.questions(),
             core: RefCell::new(core),
             deadlines: RefCell::default(),
             clock: Clock::new(),
@@ -101,7 +123,11 @@ impl Shard {
     /// What a shard does some times a second whether or not there are requests.
     fn tick(&self) {
         self.clock.refresh();
-        self.core.borrow_mut().follow(&self.publication);
+        {
+            let mut core = self.core.borrow_mut();
+            core.follow(&self.publication);
+            core.recorder.hand_over();
+        }
         let mut deadlines = self.deadlines.borrow_mut();
         if self.orders.stage() >= Stage::Draining {
             self.draining_since.set(self.draining_since.get().or(Some(self.clock.now())));
@@ -128,23 +154,24 @@ impl Shard {
         core.follow(&self.publication);
         let mut consumed = 0;
         let date = self.clock.date();
+        let moment = Moment { second: self.clock.second().0, instant: self.clock.instant() };
         loop {
             match body.skip(&bytes[consumed..]) {
                 Ok(skipped) => consumed += skipped,
                 // Its request has been answered; all there is left to say is goodbye.
-                Err(_) => return Progress { consumed, more: false, close: true },
+                Err(_) => return Progress { close: true, ..Progress::to(consumed) },
             }
             if *body != Body::None || consumed == bytes.len() {
-                return Progress { consumed, more: false, close: false };
+                return Progress::to(consumed);
             }
             if core.output.len() >= WRITE_SIZE {
-                return Progress { consumed, more: true, close: false };
+                return Progress { more: true, ..Progress::to(consumed) };
             }
             match parse(&bytes[consumed..]) {
-                Parsed::Incomplete => return Progress { consumed, more: false, close: false },
+                Parsed::Incomplete => return Progress::to(consumed),
                 Parsed::Rejected(rejection) => {
                     core.reject(rejection.into(), &date);
-                    return Progress { consumed: bytes.len(), more: false, close: true };
+                    return Progress { close: true, ..Progress::to(bytes.len()) };
                 }
                 Parsed::Complete { mut request, length, body: follows } => {
                     // Those that were sent behind it in good faith are answered, too.
@@ -155,13 +182,19 @@ impl Shard {
                     let envelope = Envelope { date: &date, persistence: request.persistence, head_only };
                     consumed += length;
                     *body = follows;
-                    if !core.handle(&request, peer, envelope) {
+                    let Some(outcome) = core.handle(&request, peer, envelope) else {
                         core.reject(Status::InternalServerError, &date);
                         core.handler = Handler::new(self.publication.load(), fastrand::u64(..));
-                        return Progress { consumed, more: false, close: true };
+                        return Progress { close: true, ..Progress::to(consumed) };
+                    };
+                    core.recorder.record(&outcome, &request, &core.handler, moment);
+                    let close = request.persistence == Persistence::Close;
+                    if outcome.kind == Kind::FileStatistics {
+                        let pending = Pending::ask(&self.questions, core.handler.path(&outcome), &request);
+                        return Progress { more: !close, close, pending: Some(pending), ..Progress::to(consumed) };
                     }
-                    if request.persistence == Persistence::Close {
-                        return Progress { consumed, more: false, close: true };
+                    if close {
+                        return Progress { close, ..Progress::to(consumed) };
                     }
                 }
             }
@@ -179,9 +212,9 @@ impl Core {
         }
     }
 
-    /// Answers `request`; `false` when that hit a defect of ours. It then leaves no trace in the output, and only this one
+    /// Answers `request`; `None` when that hit a defect of ours. It then leaves no trace in the output, and only this one
     /// connection is to suffer.
-    fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>) -> bool {
+    fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>) -> Option<Outcome> {
         let Core { handler, output, .. } = self;
         let start = output.len();
         // Nothing of the handler is looked at again after a panic: the caller replaces it.
@@ -190,7 +223,7 @@ impl Core {
             output.truncate(start);
             tracing::error!(target = %request.target.escape_ascii(), "a request could not be answered: please report this");
         }
-        answered.is_ok()
+        answered.ok()
     }
 
     /// Empties the output buffer, and gives its memory back when an answer was unusually large.

@@ -11,6 +11,7 @@ use super::gate::Order;
 use super::listener::ListenError;
 use super::rt::{Handle, Runtime, Seat, probe};
 use crate::snapshot::Publication;
+use crate::stats::Intake;
 
 /// What shards are doing.
 ///
@@ -166,14 +167,20 @@ impl Pool {
     ///
     /// # Errors
     /// [`StartError`]; no shard runs then.
-    pub fn start(shards: usize, publication: &Arc<Publication>, wanted: RuntimeKind) -> Result<Pool, StartError> {
+    pub fn start(
+        shards: usize,
+        publication: &Arc<Publication>,
+        wanted: RuntimeKind,
+        intake: &Intake,
+    ) -> Result<Pool, StartError> {
         let runtime = Runtime::choose(wanted)?;
         let pool =
             Pool { runtime, orders: Arc::new(Orders::new(shards)), shards: Mutex::default(), fronts: Mutex::default() };
         let cores = usable_cores();
         for number in 0..shards {
             let core = cores.get(number % cores.len().max(1)).copied();
-            let seat = Seat { number, core, publication: publication.clone(), orders: pool.orders.clone() };
+            let (publication, orders, intake) = (publication.clone(), pool.orders.clone(), intake.clone());
+            let seat = Seat { number, core, publication, orders, intake };
             match runtime.start(seat) {
                 Ok(shard) => lock(&pool.shards).push(shard),
                 Err(reason) => {

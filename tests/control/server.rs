@@ -71,6 +71,7 @@ impl Server {
                     locate: Arc::new(locate),
                     publication: watch.publication().clone(),
                     orders: orders_that_are_answered(),
+                    retention: mb_core::config::StatsRetention::default(),
                 };
                 let service = rpc::Service::new(parts, password.as_bytes());
                 tokio::spawn(watch.follow());

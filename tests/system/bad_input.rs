@@ -92,9 +92,9 @@ fn a_missing_repository_is_reported_while_the_last_index_is_served() {
 fn keys_without_effect_are_named() {
     let mut redirector = Redirector::new();
     let folder = redirector.folder().display().to_string();
-    redirector.set("LogDir", folder);
+    redirector.set("Templates", folder);
     redirector.start_without_indexer();
-    redirector.daemon().wait_for_output("LogDir is set and has no effect");
+    redirector.daemon().wait_for_output("Templates is set and has no effect");
 }
 
 #[test]

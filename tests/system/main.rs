@@ -17,5 +17,6 @@ mod right_file;
 mod runtimes;
 mod scripts;
 mod several_nodes;
+mod statistics;
 mod store_outage;
 mod upgrade;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::resolve::{OUTPUT_MODES, RUNTIMES};
+use super::resolve::{LOG_FORMATS, OUTPUT_MODES, RUNTIMES};
 use super::{Config, DatabaseKind, ListenAddress};
 
 /// What stands for a password that is set.
@@ -25,6 +25,7 @@ impl fmt::Display for Config {
             same_download_interval,
             redis,
             log_dir,
+            log_format,
             trace_file_location,
             geoip_database_path,
             concurrent_sync,
@@ -65,6 +66,7 @@ impl fmt::Display for Config {
         let sentinels = redis.sentinels.iter().map(|host| format!("{{Host: {}}}", text(&without_credentials(host))));
         writeln!(f, "RedisSentinels: {}", list(sentinels))?;
         writeln!(f, "LogDir: {}", optional(log_dir.as_deref().map(path)))?;
+        writeln!(f, "LogFormat: {}", name_of(&LOG_FORMATS, *log_format))?;
         writeln!(f, "TraceFileLocation: {}", text(trace_file_location))?;
         writeln!(f, "GeoipDatabasePath: {}", path(geoip_database_path))?;
         writeln!(f, "ConcurrentSync: {}", concurrent_sync)?;

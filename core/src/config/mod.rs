@@ -73,6 +73,15 @@ pub enum OutputMode {
     Json,
 }
 
+/// How the lines of the download log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// As Mirrorbits does.
+    Text,
+    /// An object each.
+    Json,
+}
+
 /// Where to accept connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
@@ -182,6 +191,8 @@ pub struct Config {
     pub redis: RedisSettings,
     /// Folder of `downloads.log`; `None`: no log.
     pub log_dir: Option<PathBuf>,
+    /// How its lines are written.
+    pub log_format: LogFormat,
     /// Path of the trace file on mirrors; empty: none.
     pub trace_file_location: String,
     /// Folder of `GeoLite2-City.mmdb` and `GeoLite2-ASN.mmdb`.

@@ -11,13 +11,16 @@ use super::document::Entry;
 use super::error::ConfigError;
 use super::keys::{Checked, Findings, Keys, whole_number};
 use super::{
-    Config, DatabaseKind, Fallback, ListenAddress, Loaded, OutdatedRule, OutputMode, RedisSettings, RuntimeKind,
-    StatsRetention, WantedHashes,
+    Config, DatabaseKind, Fallback, ListenAddress, Loaded, LogFormat, OutdatedRule, OutputMode, RedisSettings,
+    RuntimeKind, StatsRetention, WantedHashes,
 };
 
 /// Names of the output modes.
 pub(super) const OUTPUT_MODES: [(&str, OutputMode); 3] =
     [("auto", OutputMode::Auto), ("redirect", OutputMode::Redirect), ("json", OutputMode::Json)];
+
+/// Names of the formats of the download log.
+pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// Names of the runtimes.
 pub(super) const RUNTIMES: [(&str, RuntimeKind); 3] =
@@ -67,6 +70,7 @@ fn config(keys: &mut Keys<'_>) -> Option<Config> {
         same_download_interval: Duration::from_secs(keys.number("SameDownloadInterval", 600, 0..=u32::MAX).into()),
         redis: redis(keys),
         log_dir: keys.checked("LogDir", None, optional_path),
+        log_format: keys.choice("LogFormat", LogFormat::Text, &LOG_FORMATS),
         trace_file_location: keys.text("TraceFileLocation"),
         geoip_database_path: keys.checked("GeoipDatabasePath", PathBuf::from("/usr/share/GeoIP/"), absolute),
         concurrent_sync: keys.number("ConcurrentSync", 5, 1..=65_535),

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use ::time::Date;
 
-use crate::config::{Config, DatabaseKind};
+use crate::config::{Config, DatabaseKind, StatsRetention};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings, ScanProtocol};
 use crate::time::{FileTime, Timestamp};
 
@@ -39,7 +39,7 @@ pub use log::{LogEntry, LogEvent};
 pub use redis::RedisStore;
 pub use reopening::ReopeningStore;
 pub use scan::{ScanBlockKey, ScanGeneration, SharedScan, SharedScanHead};
-pub use stats::{Counts, DateRange, FileDownloads, Period, StatsBatch, Traffic};
+pub use stats::{Counts, DateRange, FileDownloads, Period, Sighting, StatsBatch, Traffic};
 pub use watch::{Change, ChangeWatch};
 
 /// Opens the store that the configuration names.
@@ -238,6 +238,19 @@ pub trait Store: Send + Sync {
 
     /// Downloads of one file up to `day`.
     fn downloads_of_file(&self, path: &[u8], day: Date) -> Result<FileDownloads>;
+
+    /// Downloads of one file in one period.
+    fn downloads_in(&self, path: &[u8], period: Period) -> Result<u64>;
+
+    /// Notes that downloads were seen, and tells of each whether no other node had noted it within its interval. A store of one node has
+    /// nothing to tell: all are new to it.
+    fn note_sightings(&self, sightings: &[Sighting]) -> Result<Vec<bool>> {
+        Ok(vec![true; sightings.len()])
+    }
+
+    /// Drops the counts of the periods that `retention` lets go of on the day `today`, one transaction each. Returns how
+    /// many periods that were.
+    fn prune_stats(&self, retention: StatsRetention, today: Date) -> Result<usize>;
 
     /// Traffic in `range`, or since ever, of each mirror that had any, removed ones included.
     fn mirror_traffic(&self, range: Option<DateRange>) -> Result<BTreeMap<MirrorId, Traffic>>;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use time::Date;
 
-use super::stats::{DateRange, FileDownloads, StatsBatch, Traffic};
+use super::stats::{DateRange, FileDownloads, Period, Sighting, StatsBatch, Traffic};
 use super::{
     Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
     SourceEntry, Store, SyncRecord, open,
 };
-use crate::config::Config;
+use crate::config::{Config, StatsRetention};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
 
@@ -110,6 +110,18 @@ impl Store for ReopeningStore {
 
     fn downloads_of_file(&self, path: &[u8], day: Date) -> Result<FileDownloads> {
         self.store()?.downloads_of_file(path, day)
+    }
+
+    fn downloads_in(&self, path: &[u8], period: Period) -> Result<u64> {
+        self.store()?.downloads_in(path, period)
+    }
+
+    fn note_sightings(&self, sightings: &[Sighting]) -> Result<Vec<bool>> {
+        self.store()?.note_sightings(sightings)
+    }
+
+    fn prune_stats(&self, retention: StatsRetention, today: Date) -> Result<usize> {
+        self.store()?.prune_stats(retention, today)
     }
 
     fn mirror_traffic(&self, range: Option<DateRange>) -> Result<BTreeMap<MirrorId, Traffic>> {

@@ -4,9 +4,11 @@
 //! then read from the fewest of them ([`DateRange::periods`]).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use time::{Date, Month};
 
+use crate::config::StatsRetention;
 use crate::mirror::MirrorId;
 
 /// Requests and bytes sent to a mirror.
@@ -56,6 +58,15 @@ impl StatsBatch {
     }
 }
 
+/// A download that may go on in more requests: each of them within the interval belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Stands for client and file.
+    pub hash: u128,
+    /// How long it is remembered.
+    pub interval: Duration,
+}
+
 /// A time over which counts are kept added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Period {
@@ -73,6 +84,24 @@ impl Period {
     /// The four periods to which a day belongs, from the day itself to all time.
     pub fn containing(day: Date) -> [Period; 4] {
         [Period::Day(day), Period::Month(day.year(), day.month()), Period::Year(day.year()), Period::AllTime]
+    }
+
+    /// The period that a text like `2026`, `2026-11` or `2026-11-22` means; `None` when it means none.
+    pub fn from_text(text: &str) -> Option<Period> {
+        let period = Period::from_suffix(&format!("_{}", text.replace('-', "_")))?;
+        (text.len() == period.suffix().len() - 1 && !text.contains('_')).then_some(period)
+    }
+
+    /// Whether `retention` lets go of the counts of this period on the day `today`.
+    pub fn is_dropped(self, retention: StatsRetention, today: Date) -> bool {
+        let months = |year: i32, month: Month| i64::from(year) * 12 + i64::from(u8::from(month));
+        match self {
+            Period::Day(day) => retention.days.is_some_and(|days| (today - day).whole_days() >= i64::from(days)),
+            Period::Month(year, month) => retention
+                .months
+                .is_some_and(|kept| months(today.year(), today.month()) - months(year, month) >= i64::from(kept)),
+            Period::Year(_) | Period::AllTime => false,
+        }
     }
 
     /// A number for the period, readable by people: 0, 2026, 202611, 20261122.
@@ -210,6 +239,29 @@ mod tests {
         for other in ["_26", "_2026_13", "_2026_02_30", "_2026_1", "2026", "_x", "_2026_01_01_01"] {
             assert_eq!(Period::from_suffix(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn periods_are_read_as_people_write_them() {
+        assert_eq!(Period::from_text("2026"), Some(Period::Year(2026)));
+        assert_eq!(Period::from_text("2026-11"), Some(Period::Month(2026, Month::November)));
+        assert_eq!(Period::from_text("2026-11-22"), Some(Period::Day(date(2026, 11, 22))));
+        for none in ["", "-", "2026-", "2026-13", "2026-11-31", "2026_11", "26-11", "20261122", "2026-11-22-1"] {
+            assert_eq!(Period::from_text(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_newest_days_and_months_are_kept() {
+        let today = date(2026, 11, 22);
+        let retention = StatsRetention { days: Some(2), months: Some(12) };
+        let dropped = |period: Period| period.is_dropped(retention, today);
+        assert!(!dropped(Period::Day(today)) && !dropped(Period::Day(date(2026, 11, 21))));
+        assert!(dropped(Period::Day(date(2026, 11, 20))));
+        assert!(!dropped(Period::Month(2025, Month::December)) && dropped(Period::Month(2025, Month::November)));
+        assert!(!dropped(Period::Year(1999)) && !dropped(Period::AllTime));
+        assert!(!dropped(Period::Day(date(2030, 1, 1))), "a clock that was ahead");
+        assert!(!Period::Day(date(1999, 1, 1)).is_dropped(StatsRetention::default(), today));
     }
 
     proptest! {

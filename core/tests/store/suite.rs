@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use mb_core::config::StatsRetention;
 use mb_core::mirror::{
     AllowRedirects, DownloadProtocol, Health, Mirror, MirrorId, MirrorSettings, MirrorState, ScanProtocol,
 };
 use mb_core::store::{
-    Counts, DateRange, FileDownloads, FileHashes, LOG_ENTRIES_KEPT, LeaseName, LogEntry, LogEvent, SourceChanges,
-    SourceEntry, SourceEntryKind, StatsBatch, Store, StoreError, SyncRecord, Traffic,
+    Counts, DateRange, FileDownloads, FileHashes, LOG_ENTRIES_KEPT, LeaseName, LogEntry, LogEvent, Period,
+    SourceChanges, SourceEntry, SourceEntryKind, StatsBatch, Store, StoreError, SyncRecord, Traffic,
 };
 use mb_core::time::{FileTime, Timestamp};
 use proptest::prelude::*;
@@ -37,6 +38,7 @@ macro_rules! store_suite {
             logs_are_read_oldest_first,
             logs_keep_their_newest_entries,
             a_log_goes_with_its_mirror,
+            old_counts_are_dropped,
             counts_are_added_up_by_day_month_and_year,
             a_batch_of_counts_is_added_once,
             counts_of_removed_mirrors_stay,
@@ -439,6 +441,23 @@ pub(crate) fn counts_are_added_up_by_day_month_and_year(store: &dyn Store) {
     assert_eq!(traffic(Some(DateRange { first: date(2024, 12, 31), last: date(2025, 1, 31) })), of_mirror(13));
     assert_eq!(traffic(Some(DateRange { first: date(2023, 1, 1), last: date(2023, 12, 31) })), BTreeMap::new());
     assert_eq!(store.total_downloads().expect("read"), 1_116);
+}
+
+pub(crate) fn old_counts_are_dropped(store: &dyn Store) {
+    let days = [(date(2025, 10, 1), counts(&[("/a", 1)])), (date(2026, 11, 21), counts(&[("/a", 10)]))];
+    store.add_stats(&batch("node", 1, days)).expect("added");
+    let of_a = |period| store.downloads_in(b"/a", period).expect("read");
+    assert_eq!(of_a(Period::Month(2025, Month::October)), 1);
+    let today = date(2026, 11, 22);
+    assert_eq!(store.prune_stats(StatsRetention::default(), today).expect("pruned"), 0);
+    let retention = StatsRetention { days: Some(1), months: Some(12) };
+    assert_eq!(store.prune_stats(retention, today).expect("pruned"), 3, "both days and a month");
+    assert_eq!(store.prune_stats(retention, today).expect("pruned"), 0);
+    let left = [Period::Day(date(2026, 11, 21)), Period::Month(2025, Month::October)].map(of_a);
+    assert_eq!(left, [0, 0]);
+    let kept = [Period::Month(2026, Month::November), Period::Year(2025), Period::AllTime].map(of_a);
+    assert_eq!(kept, [10, 1, 11]);
+    assert_eq!(store.total_downloads().expect("read"), 11);
 }
 
 /// The answer to a batch was lost, so its node sends it again.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use mb_core::config::{self, ConfigError};
 use mb_core::store::StoreError;
+use tokio::sync::mpsc;
 
 mod belongings;
 mod incumbent;
@@ -27,10 +28,11 @@ use super::control_socket::BindError;
 use super::logging::{Log, LogFileError};
 use super::orders::Orders;
 use super::pid_file::{PidFile, PidFileError};
-use super::{change_feed, rpc, service_manager};
+use super::{change_feed, retention, rpc, service_manager};
 use crate::shard::front::Front;
 use crate::shard::listener::ListenError;
 use crate::shard::pool::{OpenError, Pool, StartError, usable_cores};
+use crate::stats::{self, Statistics, file_statistics};
 use crate::upgrade::inherit::{InheritError, Inheritance};
 use crate::upgrade::program::Program;
 use belongings::Belongings;
@@ -125,12 +127,14 @@ async fn begin(
         tracing::warn!("{warning}");
     }
     let config = loaded.config;
-    let Prepared { table, watch, publication, missing_geo } = Prepared::load(&config).await?;
+    let Prepared { store, table, watch, publication, missing_geo } = Prepared::load(&config).await?;
 
     let shards = config.shards.unwrap_or_else(|| usable_cores().len());
     let given = Given::to_this_process(inheritance.as_mut(), &config)?;
     let Sockets { downloads, left, rpc: rpc_socket } = Sockets::open(given, &config, shards).await?;
-    let pool = Arc::new(Pool::start(shards, &publication, config.runtime)?);
+    let (questions, asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
+    let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&store), questions)?;
+    let pool = Arc::new(Pool::start(shards, &publication, config.runtime, &statistics.intake())?);
     if let Some(inheritance) = inheritance {
         inheritance.wait_for_go().await?;
     }
@@ -155,6 +159,7 @@ async fn begin(
         locate: locate_by(publication.clone()),
         publication: publication.clone(),
         orders,
+        retention: config.stats_retention,
     };
     Ok(Daemon {
         log,
@@ -166,7 +171,10 @@ async fn begin(
         missing_geo,
         rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
         following: tokio::spawn(watch.follow()),
-        feed: tokio::spawn(change_feed::follow(table, link)),
+        feed: tokio::spawn(change_feed::follow(table.clone(), link)),
+        pruning: tokio::spawn(retention::follow(table, config.stats_retention)),
+        answering: tokio::spawn(file_statistics::answer_questions(asked, store)),
+        statistics: Some(statistics),
         belongings,
         ordered,
         config,

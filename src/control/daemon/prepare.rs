@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mb_core::config::{Config, StatsRetention};
+use mb_core::config::Config;
 use mb_core::geo::{GeoDatabase, GeoError};
 use mb_core::store::{self, ReopeningStore, Store, StoreError};
 
@@ -16,6 +16,7 @@ use crate::snapshot::Publication;
 
 /// What the daemon works with.
 pub(super) struct Prepared {
+    pub(super) store: Arc<dyn Store>,
     pub(super) table: Arc<MirrorTable>,
     pub(super) watch: IndexWatch,
     pub(super) publication: Arc<Publication>,
@@ -32,7 +33,8 @@ impl Prepared {
                 config.repository.display()
             );
         }
-        let table = Arc::new(MirrorTable::new(open_store(config)?, &config.index_dir()));
+        let store = open_store(config)?;
+        let table = Arc::new(MirrorTable::new(Arc::clone(&store), &config.index_dir()));
         if let Err(error) = table.publish_changes().await {
             tracing::error!("{error}; the last mirror table is served");
         }
@@ -42,7 +44,7 @@ impl Prepared {
         }
         let watch = IndexWatch::open(&config.index_dir(), Arc::new(Settings::from(config)), Arc::new(geo));
         let publication = watch.publication().clone();
-        Ok(Prepared { table, watch, publication, missing_geo: missing(&errors) })
+        Ok(Prepared { store, table, watch, publication, missing_geo: missing(&errors) })
     }
 }
 
@@ -58,11 +60,7 @@ pub(super) fn missing(errors: &[GeoError]) -> Vec<PathBuf> {
 
 /// Tells the operator who switched something on that this version does not have.
 fn warn_of_keys_without_effect(config: &Config) {
-    let keys = [
-        ("LogDir", config.log_dir.is_some()),
-        ("Templates", config.templates.is_some()),
-        ("StatsRetention", config.stats_retention != StatsRetention::default()),
-    ];
+    let keys = [("Templates", config.templates.is_some())];
     for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
         tracing::warn!("{key} is set and has no effect: this version does not have what it is for");
     }

@@ -23,12 +23,17 @@ use crate::handle::Settings;
 use crate::shard::front::Front;
 use crate::shard::pool::Pool;
 use crate::snapshot::{Publication, Snapshot};
+use crate::stats::Statistics;
 use crate::upgrade::hand_over::{HandedOver, TakenBack, hand_over};
 use crate::upgrade::message::Role;
 use crate::upgrade::program::Program;
 
 /// How often the shards are looked after.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the store and the download log may take for the last counts and lines; the spool takes what is left.
+const LAST_DELIVERY: Duration = Duration::from_secs(3);
+/// The same after a second signal.
+const LAST_DELIVERY_IN_A_HURRY: Duration = Duration::from_secs(1);
 /// File name of the hand-over's socket in `StateDir`.
 const UPGRADE_SOCKET: &str = "upgrade.sock";
 
@@ -45,6 +50,10 @@ pub(super) struct Daemon {
     pub(super) rpc: RpcServer,
     pub(super) following: JoinHandle<()>,
     pub(super) feed: JoinHandle<()>,
+    pub(super) pruning: JoinHandle<()>,
+    pub(super) answering: JoinHandle<()>,
+    /// Taken at the end.
+    pub(super) statistics: Option<Statistics>,
     pub(super) belongings: Belongings,
     pub(super) ordered: mpsc::Receiver<Order>,
 }
@@ -72,18 +81,19 @@ impl Daemon {
         let end = self.until_the_end(signals).await;
         self.following.abort();
         self.feed.abort();
+        self.pruning.abort();
+        let mut statistics = self.statistics.take();
         if !matches!(end, End::HandedOver(_)) {
             tracing::info!("ending, after the requests under way");
             service_manager::stopping();
             self.belongings.hurry().await;
         }
         tokio::select! {
-            result = self.end(end) => result,
-            () = signals.end() => {
-                tracing::warn!("told twice to end: requests under way are cut off");
-                Ok(())
-            }
+            result = self.end(end, &mut statistics) => return result,
+            () = signals.end() => tracing::warn!("told twice to end: requests under way are cut off"),
         }
+        stop(statistics, LAST_DELIVERY_IN_A_HURRY).await;
+        Ok(())
     }
 
     async fn until_the_end(&mut self, signals: &mut Signals) -> End {
@@ -143,7 +153,7 @@ impl Daemon {
     }
 
     /// Answers what is under way, then lets go of everything.
-    async fn end(self, end: End) -> Result<(), DaemonError> {
+    async fn end(self, end: End, statistics: &mut Option<Statistics>) -> Result<(), DaemonError> {
         let patience = match &end {
             End::Stop(patience) => *patience,
             End::HandedOver(_) | End::Failed(_) => PATIENCE,
@@ -153,6 +163,8 @@ impl Daemon {
         let drained = async {
             // Shards report their own trouble.
             let _ = drained.await;
+            self.answering.abort();
+            stop(statistics.take(), LAST_DELIVERY).await;
         };
         tokio::join!(self.rpc.stop(), self.belongings.let_go(drained));
         drop(self.pid_file);
@@ -198,6 +210,7 @@ impl Daemon {
     }
 
     fn reopen_logs(&self) {
+        self.statistics.iter().for_each(Statistics::reopen_log);
         match self.log.reopen() {
             Ok(()) => tracing::info!("log files are opened again"),
             Err(error) => tracing::error!("{error}; the old one is written on"),
@@ -309,6 +322,14 @@ async fn ended(upgrade: &mut Option<Upgrade>) -> Result<HandedOver, TakenBack> {
     match upgrade {
         Some(upgrade) => (&mut upgrade.task).await.unwrap_or_else(|error| Err(TakenBack(error.to_string()))),
         None => std::future::pending().await,
+    }
+}
+
+/// Delivers what was counted and logged.
+async fn stop(statistics: Option<Statistics>, patience: Duration) {
+    if let Some(statistics) = statistics {
+        // It reports its own trouble.
+        let _ = tokio::task::spawn_blocking(move || statistics.stop(patience)).await;
     }
 }
 

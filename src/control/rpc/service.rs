@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mb_core::config::StatsRetention;
 use mb_core::link::{Request as LinkRequest, ScanReport};
 use mb_core::mirror::{Found, Mirror, MirrorId, ScanProtocol, find_by_name};
 use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, Store, StoreError};
@@ -20,6 +21,7 @@ use crate::control::indexer::{IndexerLink, LinkError};
 use crate::control::mirror_fields;
 use crate::control::mirror_table::{MirrorTable, TableError};
 use crate::control::orders::{self, Orders, Task};
+use crate::control::retention::prune;
 use crate::snapshot::Publication;
 
 /// The metadata key of what an operator should know about a reload or an upgrade that was done. Values are UTF-8.
@@ -39,6 +41,8 @@ pub struct Parts {
     pub publication: Arc<Publication>,
     /// Reloads and upgrades.
     pub orders: Orders,
+    /// How long statistics are kept.
+    pub retention: StatsRetention,
 }
 
 /// The methods. Copies are the same service.
@@ -261,6 +265,17 @@ impl Cli for Service {
         let to_wire =
             |(path, count): (Vec<u8>, u64)| (String::from_utf8_lossy(&path).into_owned(), count_to_wire(count));
         Ok(Response::new(proto::StatsFileReply { files: downloads.into_iter().map(to_wire).collect() }))
+    }
+
+    async fn prune_stats(&self, _: Request<()>) -> Answer<proto::PruneStatsReply> {
+        let retention = self.parts.retention;
+        if retention == StatsRetention::default() {
+            return Err(Status::failed_precondition(
+                "StatsRetention is empty, so that statistics are kept for ever: set it, and restart or reload the daemon",
+            ));
+        }
+        let dropped = prune(&self.parts.table, retention).await.map_err(table_status)?;
+        Ok(Response::new(proto::PruneStatsReply { dropped: i64::try_from(dropped).unwrap_or(i64::MAX) }))
     }
 
     async fn stats_mirror(&self, request: Request<proto::StatsMirrorRequest>) -> Answer<proto::StatsMirrorReply> {

@@ -31,6 +31,7 @@ use super::gate::Order;
 use super::pool::{Orders, Stage};
 use crate::handle::Peer;
 use crate::snapshot::Publication;
+use crate::stats::Intake;
 
 /// Between two ticks of a shard: the resolution of its deadlines and of its clock, and how long an idle shard takes to see
 /// an order.
@@ -103,6 +104,8 @@ pub struct Seat {
     pub publication: Arc<Publication>,
     /// What it is told.
     pub orders: Arc<Orders>,
+    /// Where it takes part in the statistics.
+    pub intake: Intake,
 }
 
 impl Seat {

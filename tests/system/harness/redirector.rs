@@ -174,6 +174,11 @@ impl Redirector {
         self.daemon.as_mut().expect("a started daemon")
     }
 
+    /// The daemon was killed and may be started again.
+    pub(crate) fn forget(&mut self) {
+        self.daemon = None;
+    }
+
     /// Ends the daemon by SIGTERM and waits for it.
     pub(crate) fn stop(&mut self) {
         let mut daemon = self.daemon.take().expect("a started daemon");

@@ -32,11 +32,12 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use time::Date;
 
 use self::failure::Failure;
-use super::stats::{DateRange, FileDownloads, StatsBatch, Traffic};
+use super::stats::{DateRange, FileDownloads, Period, StatsBatch, Traffic};
 use super::{
     Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
     SourceEntry, Store, StoreError, SyncRecord,
 };
+use crate::config::StatsRetention;
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
 
@@ -197,6 +198,19 @@ impl Store for EmbeddedStore {
 
     fn downloads_of_file(&self, path: &[u8], day: Date) -> Result<FileDownloads> {
         self.read(READING_STATS, |connection| stats::downloads_of_file(connection, path, day))
+    }
+
+    fn downloads_in(&self, path: &[u8], period: Period) -> Result<u64> {
+        self.read(READING_STATS, |connection| stats::downloads_in(connection, path, period))
+    }
+
+    fn prune_stats(&self, retention: StatsRetention, today: Date) -> Result<usize> {
+        let periods = self.read(READING_STATS, stats::all_periods)?;
+        let dropped: Vec<Period> = periods.into_iter().filter(|period| period.is_dropped(retention, today)).collect();
+        for period in &dropped {
+            self.write("dropping old statistics", |transaction| stats::drop_counts(transaction, *period))?;
+        }
+        Ok(dropped.len())
     }
 
     fn mirror_traffic(&self, range: Option<DateRange>) -> Result<BTreeMap<MirrorId, Traffic>> {

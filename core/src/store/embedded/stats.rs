@@ -72,18 +72,19 @@ pub(super) fn file_downloads(
 
 /// Downloads of one file.
 pub(super) fn downloads_of_file(connection: &Connection, path: &[u8], day: Date) -> Result<FileDownloads, Failure> {
-    let mut statement = connection.prepare_cached("SELECT requests FROM stats_file WHERE period = ? AND path = ?")?;
-    let mut in_period = |period: Period| -> Result<u64, Failure> {
-        let requests = statement.query_row(params![period.number(), path], |row| row.get(0)).optional()?;
-        Ok(requests.unwrap_or(0))
-    };
     let [day, month, year, all_time] = Period::containing(day);
     Ok(FileDownloads {
-        day: in_period(day)?,
-        month: in_period(month)?,
-        year: in_period(year)?,
-        all_time: in_period(all_time)?,
+        day: downloads_in(connection, path, day)?,
+        month: downloads_in(connection, path, month)?,
+        year: downloads_in(connection, path, year)?,
+        all_time: downloads_in(connection, path, all_time)?,
     })
+}
+
+/// Downloads of one file in one period.
+pub(super) fn downloads_in(connection: &Connection, path: &[u8], period: Period) -> Result<u64, Failure> {
+    let mut statement = connection.prepare_cached("SELECT requests FROM stats_file WHERE period = ? AND path = ?")?;
+    Ok(statement.query_row(params![period.number(), path], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
 /// Traffic of all mirrors.
@@ -131,11 +132,18 @@ pub(super) fn counts_of(connection: &Connection, period: Period) -> Result<Count
     Ok(Counts { files, mirrors: mirrors_of(connection, period)? })
 }
 
-/// Replaces what was counted in one period.
-pub(super) fn replace_counts(connection: &Connection, period: Period, counts: &Counts) -> Result<(), Failure> {
+/// Forgets what was counted in one period.
+pub(super) fn drop_counts(connection: &Connection, period: Period) -> Result<(), Failure> {
     let number = period.number();
     connection.prepare_cached("DELETE FROM stats_file WHERE period = ?")?.execute([number])?;
     connection.prepare_cached("DELETE FROM stats_mirror WHERE period = ?")?.execute([number])?;
+    Ok(())
+}
+
+/// Replaces what was counted in one period.
+pub(super) fn replace_counts(connection: &Connection, period: Period, counts: &Counts) -> Result<(), Failure> {
+    drop_counts(connection, period)?;
+    let number = period.number();
     let mut insert = connection.prepare_cached("INSERT INTO stats_file (period, path, requests) VALUES (?, ?, ?)")?;
     for (path, requests) in &counts.files {
         insert.execute(params![number, path, requests])?;

@@ -25,6 +25,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A server that is back is noticed within this time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Keys looked at by one step of a scan.
+const KEYS_STEP: usize = 5_000;
+
 /// A connection that is logged in and leads to a database of ours.
 pub(super) struct Session {
     connection: Connection,
@@ -58,6 +61,21 @@ impl Session {
         loop {
             let (next, part) = self.query(redis::cmd(command).arg(&key).arg(cursor).arg("COUNT").arg(step))?;
             visit(part);
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    /// Goes through the keys that fit `pattern`; some may come more than once. Names that are not UTF-8 are left out.
+    pub(super) fn scan_keys(&mut self, pattern: &str, visit: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(KEYS_STEP);
+            let (next, names): (u64, Vec<Vec<u8>>) = self.query(&scan)?;
+            names.iter().filter_map(|name| std::str::from_utf8(name).ok()).for_each(&mut *visit);
             if next == 0 {
                 return Ok(());
             }

@@ -71,6 +71,11 @@ pub(super) fn scan(id: MirrorId) -> String {
     format!("MB_SCAN_{id}")
 }
 
+/// Ours. String with an expiry: a download under way, see `sightings`.
+pub(super) fn sighting(hash: u128) -> String {
+    format!("MB_SEEN_{hash:032x}")
+}
+
 /// Keys that hold more about a mirror and go with it: the scan results of Mirrorbits and ours, and the lock of its scan.
 pub(super) fn of_removed_mirror(id: MirrorId) -> [String; 6] {
     [mirror(id), log(id), format!("MIRRORFILES_{id}"), format!("HANDLEDFILES_{id}"), scan(id), format!("SCANNING_{id}")]

@@ -3,7 +3,7 @@
 //!
 //! - [`keys`]: the names of keys and channels
 //! - [`records`], [`file_facts`], [`logs`]: the forms of their values
-//! - [`mirrors`], [`source`], [`stats`], [`leases`], [`scans`]: the operations
+//! - [`mirrors`], [`source`], [`stats`], [`sightings`], [`leases`], [`scans`]: the operations
 //! - [`watch`]: changes made by others; [`cluster`]: telling them that this node is there
 //! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`address`], [`connection`], [`version`]: the way to the data, and whether it is ours
@@ -22,6 +22,7 @@ mod logs;
 mod mirrors;
 mod records;
 mod scans;
+mod sightings;
 mod source;
 mod stats;
 mod transfer;
@@ -38,12 +39,12 @@ use self::address::Location;
 use self::connection::{Pool, Session};
 use self::failure::Failure;
 use self::version::Purpose;
-use super::stats::{DateRange, FileDownloads, StatsBatch, Traffic};
+use super::stats::{DateRange, FileDownloads, Period, Sighting, StatsBatch, Traffic};
 use super::{
     Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
     SourceEntry, Store, StoreError, SyncRecord,
 };
-use crate::config::RedisSettings;
+use crate::config::{RedisSettings, StatsRetention};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
 
@@ -170,6 +171,22 @@ impl Store for RedisStore {
 
     fn downloads_of_file(&self, path: &[u8], day: Date) -> Result<FileDownloads> {
         self.with_session(READING_STATS, |session| stats::downloads_of_file(session, path, day))
+    }
+
+    fn downloads_in(&self, path: &[u8], period: Period) -> Result<u64> {
+        self.with_session(READING_STATS, |session| stats::downloads_in(session, path, period))
+    }
+
+    fn note_sightings(&self, sightings: &[Sighting]) -> Result<Vec<bool>> {
+        self.with_session("noting downloads under way", |session| sightings::note(session, sightings))
+    }
+
+    fn prune_stats(&self, retention: StatsRetention, today: Date) -> Result<usize> {
+        self.with_session("dropping old statistics", |session| {
+            let periods = stats::all_periods(session)?;
+            let dropped = periods.into_iter().filter(|period| period.is_dropped(retention, today));
+            dropped.map(|period| stats::drop_counts(session, period)).sum()
+        })
     }
 
     fn mirror_traffic(&self, range: Option<DateRange>) -> Result<BTreeMap<MirrorId, Traffic>> {

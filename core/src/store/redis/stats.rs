@@ -1,7 +1,8 @@
 //! Statistics: the hashes of Mirrorbits, one for each period.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use redis::Script;
 use time::Date;
@@ -13,20 +14,27 @@ use super::records::Fields;
 use crate::mirror::MirrorId;
 use crate::store::stats::{DateRange, FileDownloads, Period, StatsBatch, Traffic, periods};
 
+/// The hashes that each period has.
+const HASHES: [&str; 3] = [keys::STATS_FILE, keys::STATS_MIRROR, keys::STATS_MIRROR_BYTES];
+
+/// How long a sequence number is kept after a node's last batch. A node's name is that of one process; a batch of it may be
+/// sent again by a later process, which will not start after months.
+const SEQUENCE_KEPT: Duration = Duration::from_secs(90 * 86_400);
+
 /// Fields read by one step.
 const SCAN_STEP: usize = 2_000;
 
 /// Adds a batch. The sequence number is written first: should a count be no number, the batch fails once and not again and
 /// again, each time adding the counts before that one.
-/// KEYS: sequence number, STATS_TOTAL. ARGV: sequence number, downloads; then for each day: three suffixes, number of files,
+/// KEYS: sequence number, STATS_TOTAL. ARGV: sequence number, downloads, seconds to keep the sequence number; then for each day: three suffixes, number of files,
 /// number of mirrors, path and downloads of each file, id, downloads and bytes of each mirror.
 static ADD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local last = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
         if last >= tonumber(ARGV[1]) then return 0 end
-        redis.call('SET', KEYS[1], ARGV[1])
+        redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
         redis.call('INCRBY', KEYS[2], ARGV[2])
-        local at = 3
+        local at = 4
         while at <= #ARGV do
             local suffixes = {'', ARGV[at], ARGV[at + 1], ARGV[at + 2]}
             local files, mirrors = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
@@ -52,7 +60,7 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
 /// Adds a batch unless it was added before. Returns whether it was added.
 pub(super) fn add(session: &mut Session, batch: &StatsBatch) -> Result<bool, Failure> {
     let mut script = ADD.key(keys::sequence(&batch.node));
-    script.key(keys::STATS_TOTAL).arg(batch.sequence).arg(batch.downloads());
+    script.key(keys::STATS_TOTAL).arg(batch.sequence).arg(batch.downloads()).arg(SEQUENCE_KEPT.as_secs());
     for (day, counts) in &batch.days {
         let [day, month, year, _] = Period::containing(*day).map(Period::suffix);
         script.arg(year).arg(month).arg(day).arg(counts.files.len()).arg(counts.mirrors.len());
@@ -125,6 +133,27 @@ pub(super) fn downloads_of_file(session: &mut Session, path: &[u8], day: Date) -
     let mut counts = counts.into_iter().map(|count| number(&count.unwrap_or_default()));
     let mut next = || counts.next().unwrap_or_default();
     Ok(FileDownloads { day: next(), month: next(), year: next(), all_time: next() })
+}
+
+/// Downloads of one file in one period.
+pub(super) fn downloads_in(session: &mut Session, path: &[u8], period: Period) -> Result<u64, Failure> {
+    count(session, redis::cmd("HGET").arg(keys::stats(keys::STATS_FILE, period)).arg(path))
+}
+
+/// Every period that has counts.
+pub(super) fn all_periods(session: &mut Session) -> Result<BTreeSet<Period>, Failure> {
+    let mut periods = BTreeSet::new();
+    session.scan_keys("STATS_*", &mut |key| {
+        periods.extend(HASHES.into_iter().filter_map(|hash| Period::from_suffix(key.strip_prefix(hash)?)));
+    })?;
+    Ok(periods)
+}
+
+/// Forgets what was counted in one period. Returns how many periods that were, which is 1.
+pub(super) fn drop_counts(session: &mut Session, period: Period) -> Result<usize, Failure> {
+    let hashes = HASHES.map(|hash| keys::stats(hash, period));
+    session.query::<i64>(redis::cmd("UNLINK").arg(&hashes))?;
+    Ok(1)
 }
 
 /// Traffic of all mirrors.

@@ -15,8 +15,6 @@ use crate::store::{LogEntry, Result};
 
 /// Fields or elements written by one command.
 const WRITE_BATCH: usize = 2_000;
-/// Keys looked at by one step.
-const SCAN_STEP: usize = 5_000;
 
 const WRITING: &str = "writing the copy";
 const READING: &str = "reading what is to be copied";
@@ -84,14 +82,7 @@ impl Transfer for RedisStore {
     }
 
     fn stats_periods(&self) -> Result<BTreeSet<Period>> {
-        let mut periods = BTreeSet::new();
-        self.with_session(READING, |session| {
-            scan_keys(session, "STATS_*", &mut |key| {
-                let suffixes = [keys::STATS_FILE, keys::STATS_MIRROR, keys::STATS_MIRROR_BYTES].into_iter();
-                periods.extend(suffixes.filter_map(|hash| Period::from_suffix(key.strip_prefix(hash)?)));
-            })
-        })?;
-        Ok(periods)
+        self.with_session(READING, stats::all_periods)
     }
 
     fn counts_of(&self, period: Period) -> Result<Counts> {
@@ -169,23 +160,8 @@ fn replace_hash<Field: redis::ToRedisArgs>(
 
 fn sequence_nodes(session: &mut Session) -> std::result::Result<BTreeSet<String>, Failure> {
     let mut nodes = BTreeSet::new();
-    scan_keys(session, &format!("{}*", keys::SEQUENCE_PREFIX), &mut |key| {
+    session.scan_keys(&format!("{}*", keys::SEQUENCE_PREFIX), &mut |key| {
         nodes.extend(key.strip_prefix(keys::SEQUENCE_PREFIX).map(str::to_owned));
     })?;
     Ok(nodes)
-}
-
-/// Goes through the names of all keys that fit `pattern`; some may come more than once.
-fn scan_keys(session: &mut Session, pattern: &str, visit: &mut dyn FnMut(&str)) -> std::result::Result<(), Failure> {
-    let mut cursor = 0_u64;
-    loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_STEP);
-        let (next, names): (u64, Vec<Vec<u8>>) = session.query(&scan)?;
-        names.iter().filter_map(|name| std::str::from_utf8(name).ok()).for_each(&mut *visit);
-        if next == 0 {
-            return Ok(());
-        }
-        cursor = next;
-    }
 }

@@ -189,6 +189,7 @@ fn files_and_counts_are_written_as_mirrorbits_writes_them() {
     }
     assert_eq!(server.command::<u64>("GET STATS_TOTAL"), 3);
     assert_eq!(server.command::<u64>("GET MB_STATS_SEQ_node"), 9);
+    assert!(server.command::<u64>("TTL MB_STATS_SEQ_node") > 80 * 86_400, "a name is that of one process");
     // A Mirrorbits node beside us lists a link to a file as a file.
     server.command::<()>("SADD FILES /d");
     server.command::<()>("HSET FILE_/d size 1");

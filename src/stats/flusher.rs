@@ -1,0 +1,463 @@
+//! The flusher: gathers what shards hand over, twice a second, and delivers it to the store.
+//!
+//! One batch is on its way at a time, sent by a thread of its own ([`store_thread`]), since a store may take seconds to
+//! fail. A batch whose answer was lost is sent again as it was: the store knows it by its name and number. Whatever has
+//! neither reached the store nor failed shortly after it was gathered goes into the spool, so that the death of the process
+//! loses at most the last second:
+//!
+//! | after the answer, at most | what |
+//! | --- | --- |
+//! | 100 ms | the shard hands over |
+//! | + 500 ms | the flusher gathers and sends |
+//! | + 300 ms | the store has answered, or the counts go into the spool |
+//!
+//! The name is that of this process: two processes of one state directory, as during an upgrade, never mix their numbers.
+//! The spool has one owner; until this process is it, counts that cannot be delivered stay in memory.
+
+mod store_thread;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, select};
+use mb_core::mirror::MirrorId;
+use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
+use time::Date;
+
+use self::store_thread::{Answer, Job, StoreThread};
+use super::delivery::Gathered;
+use super::figures::Figures;
+use super::same_download::SeenDownloads;
+use super::spool::{BatchId, Spool, SpoolError};
+use super::tally::{Downloads, Tally, date_of};
+
+/// Between two collections.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How long after a collection the store may take, before the counts go into the spool.
+const SPOOL_AFTER: Duration = Duration::from_millis(300);
+/// Between two looks for the last tallies, at the end.
+const LAST_INTERVAL: Duration = Duration::from_millis(20);
+/// Most files of a batch: Redis answers nobody else for about 15 ms then.
+const BATCH_FILES: usize = 1_000;
+/// A tally with room for more is not used again, so that a busy hour does not keep its memory for ever.
+const SPARE_ROOM_MAX: usize = 100_000;
+
+/// The running flusher.
+pub struct Flusher {
+    stop: Sender<Instant>,
+    thread: JoinHandle<()>,
+}
+
+impl Flusher {
+    /// Starts the flusher. `inbox` is where tallies come from, and `spares` where their memory goes back to.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(
+        state_dir: &Path,
+        store: Arc<dyn Store>,
+        inbox: Receiver<Tally>,
+        spares: Sender<Downloads>,
+        figures: Arc<Figures>,
+    ) -> std::io::Result<Flusher> {
+        let (stop, stopped) = bounded(1);
+        let worker = Worker {
+            inbox,
+            spares,
+            store: StoreThread::start(store)?,
+            spool: SpoolSlot { state_dir: state_dir.to_owned(), state: SpoolState::NotOurs { reported: false } },
+            seen: SeenDownloads::default(),
+            gathered: Gathered::default(),
+            undecided: Vec::new(),
+            asked: None,
+            on_its_way: None,
+            name: format!("{:016x}", fastrand::u64(..)),
+            number: 0,
+            away: false,
+            figures,
+        };
+        let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(move || worker.run(&stopped))?;
+        Ok(Flusher { stop, thread })
+    }
+
+    /// Delivers or spools everything and ends; gives up after `patience` and a little.
+    pub fn stop(self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        // It ends only when it is told to.
+        let _ = self.stop.send(deadline);
+        while !self.thread.is_finished() {
+            if Instant::now() > deadline + 2 * SPOOL_AFTER {
+                tracing::error!("the disk of the spool does not answer: the last downloads may not be counted");
+                return;
+            }
+            std::thread::sleep(LAST_INTERVAL);
+        }
+        if self.thread.join().is_err() {
+            tracing::error!("the statistics ended badly: please report this");
+        }
+    }
+}
+
+/// A request for a part of a file that this node has not seen before; others may have.
+struct Undecided {
+    day: Date,
+    path: Vec<u8>,
+    size: u64,
+    mirror: MirrorId,
+    sighting: Sighting,
+}
+
+/// The batch that was sent.
+struct OnItsWay {
+    batch: Arc<StatsBatch>,
+    /// Where it is in the spool, if it is.
+    spooled: Option<BatchId>,
+    fate: Fate,
+}
+
+/// What is known of a batch that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The store has not answered yet.
+    Unanswered,
+    /// The store has failed: it may or may not have taken it.
+    Unknown,
+}
+
+struct Worker {
+    inbox: Receiver<Tally>,
+    spares: Sender<Downloads>,
+    store: StoreThread,
+    spool: SpoolSlot,
+    seen: SeenDownloads,
+    gathered: Gathered,
+    undecided: Vec<Undecided>,
+    /// The number of the question about what is undecided.
+    asked: Option<u64>,
+    on_its_way: Option<OnItsWay>,
+    /// Under which the store knows this process.
+    name: String,
+    /// Of the latest batch, or question.
+    number: u64,
+    /// The latest attempt to reach the store failed.
+    away: bool,
+    figures: Arc<Figures>,
+}
+
+impl Worker {
+    fn run(mut self, stopped: &Receiver<Instant>) {
+        let mut next_collection = Instant::now() + INTERVAL;
+        let mut spool_at = None;
+        let deadline = loop {
+            let wake_up = spool_at.map_or(next_collection, |at| next_collection.min(at));
+            select! {
+                recv(stopped) -> deadline => break deadline.unwrap_or_else(|_| Instant::now()),
+                recv(self.store.answers) -> answer => match answer {
+                    Ok(answer) => self.take_answer(answer),
+                    // The thread is gone, which a panic in the store does: its work is started anew by nobody.
+                    Err(_) => self.store.answers = never(),
+                },
+                default(wake_up.saturating_duration_since(Instant::now())) => {}
+            }
+            let now = Instant::now();
+            if now >= next_collection {
+                next_collection = now + INTERVAL;
+                self.collect();
+                self.ask();
+                self.deliver(Retry::Now);
+                spool_at = Some(now + SPOOL_AFTER);
+            }
+            if spool_at.is_some_and(|at| now >= at) {
+                spool_at = None;
+                self.settle(None);
+                self.deliver(Retry::Later);
+                self.keep();
+            }
+            self.report();
+        };
+        self.finish(deadline);
+    }
+
+    /// Takes the last tallies, and gives the store until `deadline`; what it does not take stays in the spool.
+    fn finish(mut self, deadline: Instant) {
+        let mut retry_at = Instant::now();
+        loop {
+            self.collect();
+            let complete = matches!(self.inbox.try_recv(), Err(TryRecvError::Disconnected));
+            self.settle(None);
+            let retry = if Instant::now() >= retry_at { Retry::Now } else { Retry::Later };
+            if retry == Retry::Now {
+                retry_at = Instant::now() + INTERVAL;
+            }
+            self.deliver(retry);
+            if complete && self.on_its_way.is_none() && self.gathered.is_empty() {
+                break;
+            }
+            if Instant::now() >= deadline || (complete && self.away && self.keep()) {
+                break;
+            }
+            match self.store.answers.recv_timeout(LAST_INTERVAL) {
+                Ok(answer) => self.take_answer(answer),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+        if !self.keep() {
+            tracing::error!("{} downloads are not counted: neither store nor spool took them", self.in_memory());
+        }
+        self.report();
+    }
+
+    /// Takes over what the shards have handed over.
+    fn collect(&mut self) {
+        let mut continued = Vec::new();
+        while let Ok(mut tally) = self.inbox.try_recv() {
+            let day = date_of(tally.day);
+            for ((row, mirror), requests) in tally.downloads.drain() {
+                let file = tally.files.file(row);
+                self.gathered.add(day, file.path(), file.size(), mirror, requests);
+            }
+            for request in tally.sightings.drain(..) {
+                let sighting = Sighting { hash: request.hash, interval: request.interval };
+                if self.seen.note(request.hash, request.at, request.interval) {
+                    continued.push(sighting);
+                } else {
+                    let (row, mirror) = request.download;
+                    let file = tally.files.file(row);
+                    let (path, size) = (file.path().to_vec(), file.size());
+                    self.undecided.push(Undecided { day, path, size, mirror, sighting });
+                }
+            }
+            if tally.downloads.capacity() <= SPARE_ROOM_MAX {
+                // No room for it means that there are enough.
+                let _ = self.spares.try_send(tally.downloads);
+            }
+        }
+        // The other nodes remember these longer now; that there is no answer does not matter.
+        continued.sort_unstable_by_key(|sighting| sighting.hash);
+        continued.dedup();
+        if !self.away && !continued.is_empty() {
+            self.store.send(Job::Note { number: 0, sightings: continued });
+        }
+    }
+
+    /// Asks the store what other nodes know of the undecided requests. While it is away, they are decided here alone.
+    fn ask(&mut self) {
+        if self.undecided.is_empty() {
+            return;
+        }
+        let sightings = self.undecided.iter().map(|undecided| undecided.sighting).collect();
+        self.number += 1;
+        let asked = !self.away && self.asked.is_none() && self.store.send(Job::Note { number: self.number, sightings });
+        if asked {
+            self.asked = Some(self.number);
+        } else {
+            self.settle(None);
+        }
+    }
+
+    /// Counts the undecided requests, except those that are not `new`; without an answer all of them are.
+    fn settle(&mut self, new: Option<&[bool]>) {
+        self.asked = None;
+        for (place, undecided) in self.undecided.drain(..).enumerate() {
+            if new.is_none_or(|new| new.get(place).copied().unwrap_or(true)) {
+                let Undecided { day, path, size, mirror, .. } = undecided;
+                self.gathered.add(day, &path, size, mirror, 1);
+            }
+        }
+    }
+
+    /// Sends the next batch, unless one is on its way. One of unknown fate comes first, and is sent again as `retry` says.
+    fn deliver(&mut self, retry: Retry) {
+        if self.asked.is_some() {
+            return;
+        }
+        if retry == Retry::Now {
+            self.spool.open(&self.figures);
+        }
+        match &mut self.on_its_way {
+            Some(OnItsWay { fate: Fate::Unanswered, .. }) => return,
+            Some(_) if retry == Retry::Later => return,
+            Some(on_its_way) => {
+                if self.store.send(Job::Add(Arc::clone(&on_its_way.batch))) {
+                    on_its_way.fate = Fate::Unanswered;
+                }
+                return;
+            }
+            None => {}
+        }
+        let number = self.number + 1;
+        let from_spool = self.spool.with(&self.figures, |spool| spool.next_batch(&self.name, number, BATCH_FILES));
+        let (spooled, batch) = match from_spool.flatten() {
+            Some((id, batch)) => (Some(id), batch),
+            None => match self.gathered.cut(BATCH_FILES) {
+                Some(days) => (None, StatsBatch { node: self.name.clone(), sequence: number, days }),
+                None => return,
+            },
+        };
+        self.number = number;
+        let batch = Arc::new(batch);
+        let sent = self.store.send(Job::Add(Arc::clone(&batch)));
+        let fate = if sent { Fate::Unanswered } else { Fate::Unknown };
+        self.on_its_way = Some(OnItsWay { batch, spooled, fate });
+    }
+
+    fn take_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Noted { number, outcome } => {
+                self.notice(outcome.as_ref().map(|_| ()));
+                if self.asked == Some(number) {
+                    self.settle(outcome.ok().as_deref());
+                    self.deliver(Retry::Later);
+                }
+            }
+            Answer::Added { outcome, took } => {
+                self.notice(outcome.as_ref().map(|_| ()));
+                if outcome.is_ok() {
+                    let Some(delivered) = self.on_its_way.take() else { return };
+                    self.figures.deliveries.fetch_add(1, Relaxed);
+                    self.figures.delivered_downloads.fetch_add(delivered.batch.downloads(), Relaxed);
+                    let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+                    self.figures.delivery_nanoseconds.store(nanoseconds, Relaxed);
+                    if let Some(id) = delivered.spooled {
+                        // One that stays is sent again, and the store knows that it has it.
+                        self.spool.with(&self.figures, |spool| spool.remove(id));
+                    }
+                    self.deliver(Retry::Later);
+                } else {
+                    self.figures.failed_deliveries.fetch_add(1, Relaxed);
+                    if let Some(on_its_way) = &mut self.on_its_way {
+                        on_its_way.fate = Fate::Unknown;
+                    }
+                    self.keep();
+                }
+            }
+        }
+    }
+
+    /// Notices that the store went away or came back.
+    fn notice(&mut self, outcome: Result<(), &StoreError>) {
+        match outcome {
+            Err(error) if !self.away => {
+                tracing::error!("{error}; downloads are counted on, and delivered when the store is back");
+            }
+            Ok(()) if self.away => tracing::info!("statistics reach the store again"),
+            _ => {}
+        }
+        self.away = outcome.is_err();
+        self.figures.store_is_away.store(self.away, Relaxed);
+    }
+
+    /// Puts what waits for the store into the spool. Returns whether nothing is left in memory alone.
+    fn keep(&mut self) -> bool {
+        let Some(on_its_way) = &mut self.on_its_way else { return self.gathered.is_empty() };
+        if on_its_way.spooled.is_none() {
+            let batch = &on_its_way.batch;
+            on_its_way.spooled = self.spool.with(&self.figures, |spool| spool.add_batch(batch));
+        }
+        let gathered = &mut self.gathered;
+        if !gathered.is_empty() && self.spool.with(&self.figures, |spool| spool.add(gathered.days())).is_some() {
+            gathered.clear();
+        }
+        on_its_way.spooled.is_some() && gathered.is_empty()
+    }
+
+    /// Downloads that are in memory alone.
+    fn in_memory(&self) -> u64 {
+        let on_its_way = self.on_its_way.as_ref().filter(|batch| batch.spooled.is_none());
+        on_its_way.map_or(0, |on_its_way| on_its_way.batch.downloads())
+            + self.gathered.downloads()
+            + self.undecided.len() as u64
+    }
+
+    fn report(&self) {
+        self.figures.waiting_downloads.store(self.in_memory(), Relaxed);
+        self.figures.spooled_downloads.store(self.spool.downloads(), Relaxed);
+    }
+}
+
+/// When a batch of unknown fate is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// Now, and the spool is tried again, too.
+    Now,
+    /// By the next collection.
+    Later,
+}
+
+/// The spool, as far as it can be had.
+struct SpoolSlot {
+    state_dir: PathBuf,
+    state: SpoolState,
+}
+
+enum SpoolState {
+    /// Another process owns it, or it cannot be opened; whether the reason was reported.
+    NotOurs { reported: bool },
+    /// In use.
+    Ours(Spool),
+    /// It failed; not touched before the next collection.
+    Failed(Spool),
+}
+
+impl SpoolSlot {
+    /// Tries to get or to use what could not be used before.
+    fn open(&mut self, figures: &Figures) {
+        self.state = match std::mem::replace(&mut self.state, SpoolState::NotOurs { reported: true }) {
+            SpoolState::NotOurs { reported } => match Spool::open(&self.state_dir) {
+                Ok(Some(spool)) => {
+                    if spool.downloads() > 0 {
+                        tracing::info!("the spool holds {} downloads", spool.downloads());
+                    }
+                    SpoolState::Ours(spool)
+                }
+                // The process before this one is ending.
+                Ok(None) => SpoolState::NotOurs { reported },
+                Err(error) => {
+                    if !reported {
+                        report_failure(&error, figures);
+                    }
+                    SpoolState::NotOurs { reported: true }
+                }
+            },
+            SpoolState::Ours(spool) | SpoolState::Failed(spool) => SpoolState::Ours(spool),
+        };
+    }
+
+    /// Does something with the spool; `None` when that is not possible now.
+    fn with<T>(&mut self, figures: &Figures, work: impl FnOnce(&mut Spool) -> Result<T, SpoolError>) -> Option<T> {
+        let SpoolState::Ours(spool) = &mut self.state else { return None };
+        match work(spool) {
+            Ok(done) => {
+                if figures.spool_has_failed.swap(false, Relaxed) {
+                    tracing::info!("the spool of the statistics works again");
+                }
+                Some(done)
+            }
+            Err(error) => {
+                if !figures.spool_has_failed.load(Relaxed) {
+                    report_failure(&error, figures);
+                }
+                self.state = match std::mem::replace(&mut self.state, SpoolState::NotOurs { reported: true }) {
+                    SpoolState::Ours(spool) => SpoolState::Failed(spool),
+                    other => other,
+                };
+                None
+            }
+        }
+    }
+
+    fn downloads(&self) -> u64 {
+        match &self.state {
+            SpoolState::NotOurs { .. } => 0,
+            SpoolState::Ours(spool) | SpoolState::Failed(spool) => spool.downloads(),
+        }
+    }
+}
+
+fn report_failure(error: &SpoolError, figures: &Figures) {
+    figures.spool_has_failed.store(true, Relaxed);
+    tracing::error!("{error}; downloads that the store does not take are kept in memory, and lost with this process");
+}

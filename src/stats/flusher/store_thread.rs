@@ -1,0 +1,80 @@
+//! The thread on which the flusher's store operations run, one after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
+
+/// Jobs that wait: a batch, a question and some notes. A store that does not answer gets no more.
+const JOBS_WAITING: usize = 4;
+
+/// What the store is to do.
+pub(super) enum Job {
+    /// Add a batch.
+    Add(Arc<StatsBatch>),
+    /// Note sightings; the number comes back with the answer.
+    Note {
+        /// The number.
+        number: u64,
+        /// What was seen.
+        sightings: Vec<Sighting>,
+    },
+}
+
+/// What the store did.
+pub(super) enum Answer {
+    /// It took a batch or had it already, or failed.
+    Added {
+        /// Whether it was new, or what went wrong.
+        outcome: Result<bool, StoreError>,
+        /// How long that took.
+        took: Duration,
+    },
+    /// It noted sightings, or failed.
+    Noted {
+        /// The number of the job.
+        number: u64,
+        /// Which of them are new to it, or what went wrong.
+        outcome: Result<Vec<bool>, StoreError>,
+    },
+}
+
+/// The thread, as the flusher sees it. It ends when this is dropped and its operation is over.
+pub(super) struct StoreThread {
+    jobs: Sender<Job>,
+    /// Its answers, in the order of the jobs.
+    pub(super) answers: Receiver<Answer>,
+}
+
+impl StoreThread {
+    /// Starts it.
+    pub(super) fn start(store: Arc<dyn Store>) -> std::io::Result<StoreThread> {
+        let (jobs, todo) = bounded(JOBS_WAITING);
+        let (done, answers) = bounded(2 * JOBS_WAITING);
+        let work = move || {
+            for job in todo {
+                let answer = match job {
+                    Job::Add(batch) => {
+                        let started = Instant::now();
+                        let outcome = store.add_stats(&batch);
+                        Answer::Added { outcome, took: started.elapsed() }
+                    }
+                    Job::Note { number, sightings } => {
+                        Answer::Noted { number, outcome: store.note_sightings(&sightings) }
+                    }
+                };
+                if done.send(answer).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("statistics-store".to_owned()).spawn(work)?;
+        Ok(StoreThread { jobs, answers })
+    }
+
+    /// Hands a job over; `false` when too many wait already.
+    pub(super) fn send(&self, job: Job) -> bool {
+        self.jobs.try_send(job).is_ok()
+    }
+}

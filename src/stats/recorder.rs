@@ -1,0 +1,109 @@
+//! A shard's own record of what it answered, until it is handed over.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError};
+
+use super::download_log::{self, LineBuffer};
+use super::same_download;
+use super::tally::{Downloads, RangeRequest, Tally, day_of};
+use crate::handle::Handler;
+use crate::handle::outcome::Outcome;
+use crate::http::request::Request;
+
+/// How long the last tallies of a shard that ends may wait for room in the queue.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The time of an outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Unix time in seconds, which decides the day.
+    pub second: i64,
+    /// The same on a clock that is never set.
+    pub instant: Instant,
+}
+
+/// The record of one shard.
+pub struct Recorder {
+    tally: Option<Tally>,
+    /// Complete, and waiting for room in the queue; one for each change of the files or of the day meanwhile.
+    complete: VecDeque<Tally>,
+    queue: Sender<Tally>,
+    spares: Receiver<Downloads>,
+    log: Option<LineBuffer>,
+}
+
+impl Recorder {
+    /// An empty record that is handed over to `queue`.
+    pub(super) fn new(
+        queue: Sender<Tally>,
+        spares: Receiver<Downloads>,
+        log: Option<download_log::Intake>,
+    ) -> Recorder {
+        Recorder { tally: None, complete: VecDeque::new(), queue, spares, log: log.map(LineBuffer::new) }
+    }
+
+    /// Takes down the outcome of `request`, which `handler` answered last.
+    pub fn record(&mut self, outcome: &Outcome, request: &Request<'_>, handler: &Handler, moment: Moment) {
+        if let Some(log) = &mut self.log {
+            log.append(outcome, handler);
+        }
+        let snapshot = handler.snapshot();
+        let (Some((file, row)), Some(files)) = (outcome.download(), &snapshot.files) else { return };
+        let download = (file.row, snapshot.mirrors.row(row).mirror.id);
+        let day = day_of(moment.second);
+        if !self.tally.as_ref().is_some_and(|tally| tally.takes(files, day)) {
+            self.complete.extend(self.tally.take());
+        }
+        let spares = &self.spares;
+        let spare = || spares.try_recv().unwrap_or_default();
+        let tally = self.tally.get_or_insert_with(|| Tally::new(files.clone(), day, spare()));
+        let interval = snapshot.settings.same_download_interval;
+        match outcome.client {
+            Some(client) if request.has_range && !interval.is_zero() => {
+                let hash = same_download::hash(client.address, request.user_agent, handler.path(outcome));
+                tally.sight(RangeRequest { hash, at: moment.instant, interval, download });
+            }
+            _ => tally.count(download),
+        }
+    }
+
+    /// Hands over what was taken down; what the queues have no room for stays here.
+    pub fn hand_over(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.hand_over();
+        }
+        // A tally keeps its generation of the files in memory, so it goes with the others.
+        self.complete.extend(self.tally.take());
+        while let Some(tally) = self.complete.pop_front() {
+            match self.queue.try_send(tally) {
+                Ok(()) => {}
+                Err(TrySendError::Full(tally)) => {
+                    self.complete.push_front(tally);
+                    // The newest is counted on in, so that waiting does not make ever more of them.
+                    self.tally = self.complete.pop_back();
+                    return;
+                }
+                // The flusher ends after the shards; without it nobody is left to count for.
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+    }
+}
+
+/// A shard ends: what it still has is handed over, even if that takes a moment.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.complete.extend(self.tally.take());
+        let deadline = Instant::now() + LAST_PATIENCE;
+        for tally in self.complete.drain(..) {
+            if self.queue.send_deadline(tally, deadline).is_err() {
+                tracing::error!("the last downloads of a shard are not counted: the statistics did not take them");
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.hand_over();
+        }
+    }
+}
