@@ -5,7 +5,6 @@
 //! answers (`answers`) and their JSON (`document`) are files of their own, as is what is told of each ([`outcome`]).
 
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use mb_core::path;
@@ -16,7 +15,6 @@ use crate::http::date::{http_date, parse_http_date};
 use crate::http::request::{Method, Request};
 use crate::http::response::{self, Envelope, Response, Status};
 use crate::http::target::{Directive, Parameters, Target};
-use crate::select::cache::Cache;
 use crate::select::draw::Candidates;
 use crate::select::{Accepted, Evaluation, Reason, Wanted};
 use crate::snapshot::Snapshot;
@@ -34,18 +32,15 @@ mod tests;
 pub use address::Peer;
 pub use settings::Settings;
 
-use choose::CandidatesKey;
+use choose::Choices;
 use locate::{Location, Locator};
 use outcome::{Chosen, File, Kind, Outcome};
-
-/// Most bytes of candidates that a shard keeps.
-const CANDIDATES_BUDGET: usize = 16 * 1024 * 1024;
 
 /// Answers the requests of one shard.
 pub struct Handler {
     snapshot: Arc<Snapshot>,
     locator: Locator,
-    candidates: Cache<CandidatesKey, Rc<Candidates>>,
+    choices: Choices,
     random: fastrand::Rng,
     scratch: Scratch,
 }
@@ -60,6 +55,8 @@ struct Scratch {
     excluded: Vec<(u32, Reason)>,
     ranked: Vec<usize>,
     evaluation: Evaluation,
+    distances: Vec<f32>,
+    candidates: Candidates,
 }
 
 impl Handler {
@@ -68,7 +65,7 @@ impl Handler {
         Handler {
             snapshot,
             locator: Locator::new(),
-            candidates: Cache::new(CANDIDATES_BUDGET),
+            choices: Choices::new(),
             random: fastrand::Rng::with_seed(seed),
             scratch: Scratch::default(),
         }
@@ -76,12 +73,10 @@ impl Handler {
 
     /// Answers from `snapshot` from now on.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        let same_places =
-            Arc::ptr_eq(&snapshot.mirrors, &self.snapshot.mirrors) && Arc::ptr_eq(&snapshot.geo, &self.snapshot.geo);
-        if !same_places {
+        if !Arc::ptr_eq(&snapshot.geo, &self.snapshot.geo) {
             self.locator.clear();
         }
-        self.candidates.clear();
+        self.choices.clear();
         self.snapshot = snapshot;
     }
 
@@ -102,13 +97,13 @@ impl Handler {
     /// is `HEAD`. Nothing is appended for [`Kind::FileStatistics`].
     pub fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>, out: &mut Vec<u8>) -> Outcome {
         // The parts are borrowed one by one, so that the answer may read the snapshot while it fills the scratch memory.
-        let Handler { snapshot, locator, candidates, random, scratch } = self;
+        let Handler { snapshot, locator, choices, random, scratch } = self;
         let mut path = std::mem::take(&mut scratch.path);
         let mut alias = std::mem::take(&mut scratch.alias);
         path.clear();
         let outcome = Outcome::refused(request.method, Status::NotFound);
         let mut exchange =
-            Exchange { snapshot, locator, candidates, random, scratch, request, peer, envelope, out, outcome };
+            Exchange { snapshot, locator, choices, random, scratch, request, peer, envelope, out, outcome };
         exchange.answer(&mut path, &mut alias);
         let outcome = exchange.outcome;
         self.scratch.path = path;
@@ -121,7 +116,7 @@ impl Handler {
 struct Exchange<'h, 'r, 'o> {
     snapshot: &'h Snapshot,
     locator: &'h mut Locator,
-    candidates: &'h mut Cache<CandidatesKey, Rc<Candidates>>,
+    choices: &'h mut Choices,
     random: &'h mut fastrand::Rng,
     scratch: &'h mut Scratch,
     request: &'r Request<'r>,
@@ -193,17 +188,14 @@ impl<'h> Exchange<'h, '_, '_> {
         }
         let wanted = self.wanted(parameters);
         let location = self.locate(None);
-        let candidates = self.candidates(files, file, &location, wanted);
-        if candidates.is_empty() {
-            return self.answer_by_fallback(file.path(), Some(file), parameters);
-        }
-        let random = &mut *self.random;
-        if document::wants_json(self.snapshot.settings.output_mode, self.request.accepts_json) {
-            candidates.draw(usize::MAX, &mut self.scratch.drawn, |n| random.u64(..n));
+        let settings = &self.snapshot.settings;
+        let as_json = document::wants_json(settings.output_mode, self.request.accepts_json);
+        let count = if as_json { usize::MAX } else { settings.max_link_headers.saturating_add(1) };
+        if !self.draw(files, file, &location, wanted, count) {
+            self.answer_by_fallback(file.path(), Some(file), parameters);
+        } else if as_json {
             self.json(files, file, &location, wanted, parameters.pretty);
         } else {
-            let wanted_mirrors = self.snapshot.settings.max_link_headers.saturating_add(1);
-            candidates.draw(wanted_mirrors, &mut self.scratch.drawn, |n| random.u64(..n));
             self.redirect(file.path());
         }
     }

@@ -46,6 +46,11 @@ impl Snapshot {
         Snapshot { settings, files, mirrors, geo, rows }
     }
 
+    /// The index's mirrors that have not been removed, as ordinals and rows in the mirror table.
+    pub fn mirrors_by_ordinal(&self) -> impl Iterator<Item = (u32, u32)> {
+        (0..).zip(self.rows.iter().copied()).filter(|&(_, row)| row != NO_ROW)
+    }
+
     /// The row in the mirror table of the index's mirror `ordinal`; `None` when it has been removed.
     pub fn row(&self, ordinal: u32) -> Option<u32> {
         self.rows.get(ordinal as usize).copied().filter(|&row| row != NO_ROW)

@@ -267,7 +267,7 @@ fn listed_refused<'a>(
         settings: &mirror.mirror.settings,
         state: &mirror.mirror.state,
         absolute_url: filter::check_scheme(mirror, wanted).map_or("", |protocol| mirror.url(protocol)),
-        distance: location.place.distances.get(row as usize).copied().unwrap_or(0.0),
+        distance: location.place.distance(mirror),
         score: 0,
         weight: None,
         excluded: Some((reason, mirror)),

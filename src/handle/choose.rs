@@ -1,4 +1,5 @@
-//! Which mirrors may answer for a file, from the shard's cache where files are alike.
+//! Which mirrors answer for a file: drawn by the shortlist of the client's place, or from candidates that are cached by the
+//! file's set of mirrors where a shortlist cannot tell.
 
 use std::rc::Rc;
 
@@ -7,45 +8,115 @@ use mb_index::{FileIndex, FileRef};
 
 use super::Exchange;
 use super::locate::Location;
+use crate::select::cache::Cache;
 use crate::select::draw::Candidates;
 use crate::select::filter::{FileCopy, Source};
 use crate::select::score::Query;
+use crate::select::shortlist::Shortlist;
 use crate::select::{Client, Wanted};
 use crate::snapshot::Snapshot;
 
-/// What makes candidates differ.
+/// Most bytes of candidates that a shard keeps.
+const CANDIDATES_BUDGET: usize = 16 * 1024 * 1024;
+/// Most bytes of shortlists that a shard keeps: some 20,000 places and networks with 64 or more mirrors.
+const SHORTLISTS_BUDGET: usize = 48 * 1024 * 1024;
+
+/// What was found out about which mirrors may answer.
+pub struct Choices {
+    shortlists: Cache<ShortlistKey, Rc<Shortlist>>,
+    /// Where a shortlist cannot tell.
+    candidates: Cache<CandidatesKey, Rc<Candidates>>,
+}
+
+impl Choices {
+    /// Nothing yet.
+    pub fn new() -> Choices {
+        Choices { shortlists: Cache::new(SHORTLISTS_BUDGET), candidates: Cache::new(CANDIDATES_BUDGET) }
+    }
+
+    /// Forgets everything: what the choice depends on has changed.
+    pub fn clear(&mut self) {
+        self.shortlists.clear();
+        self.candidates.clear();
+    }
+}
+
+/// What makes shortlists differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CandidatesKey {
-    set: u32,
+struct ShortlistKey {
     place: RecordKey,
     asn: u32,
     wanted: Wanted,
 }
 
+/// What makes candidates differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct CandidatesKey {
+    set: u32,
+    among: ShortlistKey,
+}
+
 impl Exchange<'_, '_, '_> {
-    pub(super) fn candidates(
+    /// Draws at most `count` mirrors for the file; `false` when none may answer.
+    pub(super) fn draw(
         &mut self,
         files: &FileIndex,
         file: FileRef<'_>,
         location: &Location,
         wanted: Wanted,
-    ) -> Rc<Candidates> {
+        count: usize,
+    ) -> bool {
         let client = self.comparable(location.client());
         let exceptional =
             file.exceptions().len() > 0 && self.snapshot.settings.rules.outdated_minutes(file.path()).is_some();
         if exceptional {
             // Copies that differ may be accepted: this file is unlike the others of its set.
             self.evaluate(files, file, location, client, wanted);
-            return Rc::new(Candidates::of(&self.scratch.evaluation));
+            return self.draw_among(&Candidates::of(&self.scratch.evaluation), count);
         }
-        let key = CandidatesKey { set: file.set().number(), place: location.place_key, asn: client.asn, wanted };
-        if let Some(candidates) = self.candidates.get(&key, |candidates| candidates.bytes()) {
-            return candidates;
+        let among = ShortlistKey { place: location.place_key, asn: client.asn, wanted };
+        if client.is_located() {
+            let shortlist = self.shortlist(location, client, among);
+            let set = files.set(file.set());
+            let mut candidates = std::mem::take(&mut self.scratch.candidates);
+            let told = shortlist.candidates(|ordinal| set.contains(ordinal), &mut candidates);
+            let drawn = told && self.draw_among(&candidates, count);
+            self.scratch.candidates = candidates;
+            if drawn {
+                return true;
+            }
         }
-        self.evaluate(files, file, location, client, wanted);
-        let candidates = Rc::new(Candidates::of(&self.scratch.evaluation));
-        self.candidates.insert(key, candidates.clone(), candidates.bytes());
-        candidates
+        let key = CandidatesKey { set: file.set().number(), among };
+        let known = self.choices.candidates.get(&key, |candidates| candidates.bytes());
+        let candidates = known.unwrap_or_else(|| {
+            self.evaluate(files, file, location, client, wanted);
+            let candidates = Rc::new(Candidates::of(&self.scratch.evaluation));
+            self.choices.candidates.insert(key, candidates.clone(), candidates.bytes());
+            candidates
+        });
+        self.draw_among(&candidates, count)
+    }
+
+    fn draw_among(&mut self, candidates: &Candidates, count: usize) -> bool {
+        let random = &mut *self.random;
+        candidates.draw(count, &mut self.scratch.drawn, |n| random.u64(..n));
+        !candidates.is_empty()
+    }
+
+    fn shortlist(&mut self, location: &Location, client: Client, key: ShortlistKey) -> Rc<Shortlist> {
+        let snapshot = self.snapshot;
+        self.choices.shortlists.get(&key, |shortlist| shortlist.bytes()).unwrap_or_else(|| {
+            let shortlist = Rc::new(Shortlist::of(
+                &snapshot.mirrors,
+                snapshot.mirrors_by_ordinal(),
+                client,
+                key.wanted,
+                snapshot.settings.rules.weight_distribution_range,
+                |row| location.place.distance(snapshot.mirrors.row(row)),
+            ));
+            self.choices.shortlists.insert(key, shortlist.clone(), shortlist.bytes());
+            shortlist
+        })
     }
 
     /// The client without a network that no mirror stands in, so that clients which are alike share their candidates.
@@ -71,15 +142,20 @@ impl Exchange<'_, '_, '_> {
         client: Client,
         wanted: Wanted,
     ) {
+        let snapshot = self.snapshot;
+        let mut distances = std::mem::take(&mut self.scratch.distances);
+        distances.clear();
+        distances.extend(snapshot.mirrors.rows().iter().map(|mirror| location.place.distance(mirror)));
         let query = Query {
             source: self.source(file),
             client,
-            distances: &location.place.distances,
+            distances: &distances,
             wanted,
             weight_distribution_range: self.snapshot.settings.rules.weight_distribution_range,
         };
         let copies = copies(self.snapshot, files, file);
         self.scratch.evaluation.evaluate(&self.snapshot.mirrors, &query, copies);
+        self.scratch.distances = distances;
     }
 }
 

@@ -1,5 +1,4 @@
-//! Where clients are, cached by geo record: a place is decoded, and its distances to all mirrors computed, once per
-//! shard and generation.
+//! Where clients are, cached by geo record: a place is decoded once per shard and generation of the databases.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -8,10 +7,10 @@ use mb_core::geo::{AutonomousSystem, Place, RecordKey};
 
 use crate::select::cache::Cache;
 use crate::select::distance::{Point, kilometres};
-use crate::select::{Client, Code, MirrorTable};
+use crate::select::{Client, Code, TableMirror};
 use crate::snapshot::Snapshot;
 
-/// Most bytes of places and distances that a shard keeps: some 5,000 places at 400 mirrors.
+/// Most bytes of places that a shard keeps: some 30,000 places.
 const PLACES_BUDGET: usize = 8 * 1024 * 1024;
 /// Most autonomous systems that a shard keeps.
 const SYSTEMS_BUDGET: usize = 16 * 1024;
@@ -24,30 +23,26 @@ pub struct KnownPlace {
     pub country: Code,
     /// Its continent.
     pub continent: Code,
-    /// Kilometres to each mirror, by row; empty for a client that is not located.
-    pub distances: Vec<f32>,
 }
 
 impl KnownPlace {
-    fn new(place: Place, mirrors: &MirrorTable) -> KnownPlace {
-        let country = Code::of(&place.country_code);
-        let here = Point { latitude: place.latitude, longitude: place.longitude };
-        let distance = |row: &crate::select::TableMirror| {
-            let settings = &row.mirror.settings;
-            kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
-        };
-        let distances = if country == Code::NONE { Vec::new() } else { mirrors.rows().iter().map(distance).collect() };
-        KnownPlace { continent: Code::of(&place.continent_code), place, country, distances }
+    fn new(place: Place) -> KnownPlace {
+        KnownPlace { country: Code::of(&place.country_code), continent: Code::of(&place.continent_code), place }
+    }
+
+    /// Kilometres to `mirror`; 0 for a client that is not located.
+    pub fn distance(&self, mirror: &TableMirror) -> f32 {
+        if self.country == Code::NONE {
+            return 0.0;
+        }
+        let settings = &mirror.mirror.settings;
+        let here = Point { latitude: self.place.latitude, longitude: self.place.longitude };
+        kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
     }
 
     fn bytes(&self) -> usize {
         let text = &self.place;
-        size_of::<Self>()
-            + size_of_val(self.distances.as_slice())
-            + text.city.len()
-            + text.country.len()
-            + text.country_code.len()
-            + text.continent_code.len()
+        size_of::<Self>() + text.city.len() + text.country.len() + text.country_code.len() + text.continent_code.len()
     }
 }
 
@@ -82,7 +77,7 @@ impl Locator {
         Locator { places: Cache::new(PLACES_BUDGET), systems: Cache::new(SYSTEMS_BUDGET) }
     }
 
-    /// Forgets everything: the mirrors or the databases changed.
+    /// Forgets everything: the databases changed.
     pub fn clear(&mut self) {
         self.places.clear();
         self.systems.clear();
@@ -93,7 +88,7 @@ impl Locator {
         let located = snapshot.geo.locate(address);
         let place_key = located.place_key();
         let place = self.places.get(&place_key, |place| place.bytes()).unwrap_or_else(|| {
-            let place = Rc::new(KnownPlace::new(located.place(), &snapshot.mirrors));
+            let place = Rc::new(KnownPlace::new(located.place()));
             self.places.insert(place_key, place.clone(), place.bytes());
             place
         });

@@ -6,11 +6,11 @@ use super::{Accepted, Evaluation};
 pub const KEPT: usize = 5;
 
 /// What a draw needs of an [`Evaluation`], in the form that makes it one random number and one search.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Candidates {
-    accepted: Box<[Accepted]>,
+    accepted: Vec<Accepted>,
     /// Sums of the weights of all candidates up to each; empty when load is not shared by weight.
-    cumulative: Box<[u64]>,
+    cumulative: Vec<u64>,
     located: bool,
 }
 
@@ -26,10 +26,35 @@ impl Candidates {
             sum
         });
         Candidates {
-            cumulative: if shared { cumulative.collect() } else { Box::default() },
+            cumulative: if shared { cumulative.collect() } else { Vec::new() },
             accepted: kept.into(),
             located: evaluation.located,
         }
+    }
+
+    /// Empties them for a located client's mirrors with a weight, which [`Candidates::push_shared`] adds.
+    pub(super) fn clear_shared(&mut self) {
+        self.accepted.clear();
+        self.cumulative.clear();
+        self.located = true;
+    }
+
+    /// Adds a mirror whose weight is positive. The order makes no difference to a draw.
+    pub(super) fn push_shared(&mut self, accepted: Accepted) {
+        let sum = self.cumulative.last().copied().unwrap_or(0);
+        self.cumulative.push(sum + accepted.weight as u64);
+        self.accepted.push(accepted);
+    }
+
+    /// Whether there is more than one mirror with a weight.
+    pub(super) fn is_shared(&self) -> bool {
+        self.cumulative.len() > 1
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(super) fn accepted(&self) -> &[Accepted] {
+        &self.accepted
     }
 
     /// Whether nobody may answer.
@@ -39,7 +64,7 @@ impl Candidates {
 
     /// Size in memory, in bytes, for the cache's bound.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val::<[Accepted]>(&self.accepted) + size_of_val::<[u64]>(&self.cumulative)
+        size_of::<Self>() + size_of_val(self.accepted.as_slice()) + size_of_val(self.cumulative.as_slice())
     }
 
     /// Draws at most `wanted` mirrors into `drawn`, the chosen one first.

@@ -5,6 +5,7 @@
 //! - [`table`]: the mirrors of one generation, prepared for comparison
 //! - [`filter`]: whether a mirror may answer, and if not, why
 //! - [`score`]: the order of those that may, and how load is shared among them
+//! - [`shortlist`]: the few that matter to the clients of one place
 //! - [`draw`]: the random choice of one request
 //! - [`fallback`]: servers of last resort
 //! - [`cache`]: what is kept between requests
@@ -18,6 +19,7 @@ pub mod draw;
 pub mod fallback;
 pub mod filter;
 pub mod score;
+pub mod shortlist;
 pub mod table;
 
 #[cfg(test)]

@@ -85,15 +85,10 @@ impl Evaluation {
             closest = closest.min(accepted.distance);
             farthest = farthest.max(accepted.distance);
         }
-        let scale = Scale {
-            closest: if closest == 0.0 { f32::from_bits(1) } else { closest },
-            base: farthest as i64,
-            range: query.weight_distribution_range,
-        };
+        let scale = Scale::new(closest, farthest, query.weight_distribution_range);
         for accepted in &mut self.accepted {
-            let mirror = table.row(accepted.row);
-            accepted.score = scale.score(mirror, accepted.distance, &query.client);
-            accepted.weight = (accepted.score - scale.base).max(0);
+            let standing = Standing::of(table.row(accepted.row), &query.client);
+            (accepted.score, accepted.weight) = scale.score(&standing, accepted.distance);
         }
         self.accepted.sort_unstable_by_key(|accepted| (Reverse(accepted.score), accepted.row));
         self.weighted = self.accepted.partition_point(|accepted| accepted.weight > 0);
@@ -118,32 +113,79 @@ impl Evaluation {
     }
 }
 
+/// What of a score depends on the mirror and the client alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    country: Country,
+    same_asn: bool,
+    /// `Score` of the mirror: percent added to what the rest comes to.
+    bonus: i32,
+}
+
+/// Where the client stands in a mirror's list of countries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Country {
+    First,
+    Other,
+    None,
+}
+
+impl Standing {
+    /// That of a mirror which has nothing but its distance.
+    pub(super) const PLAIN: Standing = Standing { country: Country::None, same_asn: false, bonus: 0 };
+
+    pub(super) fn of(mirror: &super::TableMirror, client: &Client) -> Standing {
+        let country = if mirror.first_country() == client.country {
+            Country::First
+        } else if filter::contains(&mirror.countries, client.country) {
+            Country::Other
+        } else {
+            Country::None
+        };
+        let settings = &mirror.mirror.settings;
+        Standing { country, same_asn: filter::same_asn(settings.asn, client.asn), bonus: settings.score }
+    }
+}
+
 /// What all scores of one evaluation are relative to.
-struct Scale {
+pub(super) struct Scale {
     /// Kilometres to the closest accepted mirror, greater than 0.
     closest: f32,
     /// Whole kilometres to the farthest one.
     base: i64,
-    range: f32,
+    /// Kilometres up to which mirrors are about as close as the closest.
+    near: f32,
 }
 
 impl Scale {
-    fn score(&self, mirror: &super::TableMirror, distance: f32, client: &Client) -> i64 {
+    /// From the distances to the closest and the farthest accepted mirror.
+    pub(super) fn new(closest: f32, farthest: f32, weight_distribution_range: f32) -> Scale {
+        let closest = if closest == 0.0 { f32::from_bits(1) } else { closest };
+        Scale { closest, base: farthest as i64, near: closest * weight_distribution_range }
+    }
+
+    /// Kilometres up to which mirrors are about as close as the closest.
+    pub(super) fn near(&self) -> f32 {
+        self.near
+    }
+
+    /// Score and weight.
+    pub(super) fn score(&self, standing: &Standing, distance: f32) -> (i64, i64) {
         let base = self.base as f32;
-        let in_first_country = mirror.first_country() == client.country;
         let mut score = self.base - distance as i64 + 1;
-        if distance <= self.closest * self.range {
+        if distance <= self.near {
             let nearness = base - distance;
-            score += (if in_first_country { nearness } else { nearness / 2.0 }) as i64;
-        } else if in_first_country {
+            score += (if standing.country == Country::First { nearness } else { nearness / 2.0 }) as i64;
+        } else if standing.country == Country::First {
             score += (base - distance * 5.0) as i64;
-        } else if filter::contains(&mirror.countries, client.country) {
+        } else if standing.country == Country::Other {
             score += (base - self.closest) as i64;
         }
-        if filter::same_asn(mirror.mirror.settings.asn, client.asn) {
+        if standing.same_asn {
             score += self.base / 2;
         }
-        let factor = f64::from(mirror.mirror.settings.score) / 100.0;
-        (score as f64 + score as f64 * factor + 0.5).max(1.0) as i64
+        let factor = f64::from(standing.bonus) / 100.0;
+        let score = (score as f64 + score as f64 * factor + 0.5).max(1.0) as i64;
+        (score, (score - self.base).max(0))
     }
 }

@@ -1,0 +1,208 @@
+//! The mirrors that clients of one place may be sent to, prepared so that a file's set of mirrors only has to be laid over
+//! them.
+//!
+//! Load is shared among mirrors with a weight, and few can have one: those that are nearly as close as the closest, and
+//! those that stand in the client's country or network, or have a score set. The rest only tells how far the farthest one
+//! is. A shortlist holds these few with everything that does not depend on the file. It takes a look at some dozens of
+//! mirrors per request instead of an evaluation of all, and works for any number of distinct sets.
+
+use mb_core::mirror::DownloadProtocol;
+use mb_core::time::FileTime;
+
+use super::draw::Candidates;
+use super::filter::{self, FileCopy, Source, Wanted};
+use super::score::{Scale, Standing};
+use super::{Accepted, Client, MirrorTable};
+
+/// Nearest mirrors that are held. A guess: a set that has none of them is rare, and evaluated as a whole.
+const NEAREST: usize = 64;
+/// Farthest mirrors that are held, likewise.
+const FARTHEST: usize = 32;
+
+/// The mirrors that matter to the clients of one place and network.
+#[derive(Clone, Debug)]
+pub struct Shortlist {
+    /// By ascending distance.
+    nearest: Box<[Contender]>,
+    /// All mirrors up to this distance are among `nearest`; none when there are more at one distance than are held.
+    reach: Option<f32>,
+    /// Those that may have a weight however far they are.
+    favoured: Box<[(Contender, Standing)]>,
+    /// Ordinals and distances, by descending distance.
+    farthest: Box<[(u32, f32)]>,
+    range: f32,
+}
+
+/// A mirror that serves this client.
+#[derive(Clone, Copy, Debug)]
+struct Contender {
+    /// Its bit in the sets of the files index.
+    ordinal: u32,
+    row: u32,
+    distance: f32,
+    protocol: DownloadProtocol,
+    favoured: bool,
+}
+
+impl Shortlist {
+    /// The shortlist of a located `client` over `mirrors`, the ordinals and rows of all that the index knows. `distance`
+    /// tells the kilometres to a row.
+    pub fn of(
+        table: &MirrorTable,
+        mirrors: impl Iterator<Item = (u32, u32)>,
+        client: Client,
+        wanted: Wanted,
+        weight_distribution_range: f32,
+        distance: impl Fn(u32) -> f32,
+    ) -> Shortlist {
+        // A copy that equals its source passes whatever the source is.
+        let source = Source {
+            size: 0,
+            modified: FileTime::from_seconds(0),
+            outdated_minutes: None,
+            fix_timezone_offsets: false,
+        };
+        let mut favoured = Vec::new();
+        let serving = mirrors.filter_map(|(ordinal, row)| {
+            let mirror = table.row(row);
+            let protocol = filter::check(mirror, FileCopy::Matches, &source, &client, wanted).ok()?;
+            let (distance, standing) = (distance(row), Standing::of(mirror, &client));
+            // Below a kilometre, truncation leaves even the farthest mirror a weight.
+            let is_favoured = standing != Standing::PLAIN || distance < 1.0;
+            let contender = Contender { ordinal, row, distance, protocol, favoured: is_favoured };
+            if is_favoured {
+                favoured.push((contender, standing));
+            }
+            Some(contender)
+        });
+        let mut serving: Vec<_> = serving.collect();
+        serving.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
+        let farthest = serving.iter().rev().take(FARTHEST).map(|mirror| (mirror.ordinal, mirror.distance)).collect();
+        let mut reach = Some(f32::INFINITY);
+        if let Some(first_left_out) = serving.get(NEAREST).map(|mirror| mirror.distance) {
+            // Of several at one distance, either all are held or the reach ends before them.
+            let held = serving.partition_point(|mirror| mirror.distance < first_left_out);
+            reach = held.checked_sub(1).map(|last| serving[last].distance);
+            serving.truncate(NEAREST);
+        }
+        Shortlist {
+            nearest: serving.into(),
+            reach,
+            favoured: favoured.into(),
+            farthest,
+            range: weight_distribution_range,
+        }
+    }
+
+    /// Makes `candidates` those of a set, which `contains` ordinals. Returns `false`, with `candidates` undefined, where
+    /// load is not shared by weight or too few mirrors of the set are on the list to tell: the set is then to be evaluated
+    /// as a whole.
+    pub fn candidates(&self, contains: impl Fn(u32) -> bool, candidates: &mut Candidates) -> bool {
+        let Some(first) = self.nearest.iter().position(|mirror| contains(mirror.ordinal)) else { return false };
+        let Some(farthest) = self.farthest.iter().find(|(ordinal, _)| contains(*ordinal)) else { return false };
+        let scale = Scale::new(self.nearest[first].distance, farthest.1, self.range);
+        if self.reach.is_none_or(|reach| self.nearest[first].distance > reach || scale.near() > reach) {
+            return false;
+        }
+        candidates.clear_shared();
+        let mut add = |mirror: &Contender, standing: &Standing| {
+            let (score, weight) = scale.score(standing, mirror.distance);
+            if weight > 0 {
+                let Contender { row, protocol, distance, .. } = *mirror;
+                candidates.push_shared(Accepted { row, protocol, distance, score, weight });
+            }
+        };
+        let near = self.nearest[first..].iter().take_while(|mirror| mirror.distance <= scale.near());
+        near.filter(|mirror| !mirror.favoured && contains(mirror.ordinal))
+            .for_each(|mirror| add(mirror, &Standing::PLAIN));
+        self.favoured
+            .iter()
+            .filter(|(mirror, _)| contains(mirror.ordinal))
+            .for_each(|(mirror, standing)| add(mirror, standing));
+        candidates.is_shared()
+    }
+
+    /// Size in memory, in bytes, for the cache's bound.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val::<[Contender]>(&self.nearest)
+            + size_of_val::<[(Contender, Standing)]>(&self.favoured)
+            + size_of_val::<[(u32, f32)]>(&self.farthest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mb_core::mirror::{Health, Mirror, MirrorId, MirrorSettings, MirrorState};
+    use proptest::prelude::*;
+
+    use super::super::distance::{Point, kilometres};
+    use super::super::score::Query;
+    use super::super::{Code, Evaluation};
+    use super::*;
+
+    const COUNTRIES: [&str; 5] = ["FR", "DE", "US", "JP", ""];
+
+    fn mirror(id: u32, random: &mut fastrand::Rng) -> Mirror {
+        let rarely = |random: &mut fastrand::Rng| random.u8(..10) == 0;
+        let countries = [COUNTRIES[random.usize(..5)], COUNTRIES[random.usize(..5)]];
+        Mirror {
+            id: MirrorId(id),
+            settings: MirrorSettings {
+                http_url: "https://mirror.example.org/".to_owned(),
+                country_codes: countries.join(" "),
+                // Some at the same place, and some at the client's.
+                latitude: random.i32(-8..8) as f32 * 10.0,
+                longitude: random.i32(-9..9) as f32 * 20.0,
+                asn: random.u32(0..4),
+                score: if rarely(random) { random.i32(-50..300) } else { 0 },
+                country_only: rarely(random),
+                ..MirrorSettings::default()
+            },
+            state: MirrorState {
+                enabled: !rarely(random),
+                https: Health { up: !rarely(random), down_reason: String::new() },
+                ..MirrorState::default()
+            },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_tells_what_an_evaluation_of_all_would(
+            seed: u64, mirrors in 0u32..200, density in 1u8..=100, range in prop::sample::select(vec![0.0f32, 0.5, 1.5, 50.0])
+        ) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let table = MirrorTable::new((1..=mirrors).map(|id| mirror(id, &mut random)).collect());
+            let has: Vec<bool> = (0..mirrors).map(|_| random.u8(0..100) < density).collect();
+            let client = Client { country: Code::of(COUNTRIES[random.usize(..4)]), asn: random.u32(0..4), ..Client::default() };
+            let here = Point { latitude: random.i32(-8..8) as f32 * 10.0, longitude: random.i32(-9..9) as f32 * 20.0 };
+            let distances: Vec<f32> = table.rows().iter().map(|row| {
+                let settings = &row.mirror.settings;
+                kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
+            }).collect();
+
+            let source =
+                Source { size: 0, modified: FileTime::from_seconds(0), outdated_minutes: None, fix_timezone_offsets: false };
+            let query =
+                Query { source, client, distances: &distances, wanted: Wanted::Any, weight_distribution_range: range };
+            let mut evaluation = Evaluation::default();
+            let copies = (0..mirrors).filter(|&row| has[row as usize]).map(|row| (row, FileCopy::Matches));
+            evaluation.evaluate(&table, &query, copies);
+
+            let ordinals = (0..mirrors).map(|row| (row, row));
+            let distance = |row: u32| distances[row as usize];
+            let shortlist = Shortlist::of(&table, ordinals, client, Wanted::Any, range, distance);
+            let mut candidates = Candidates::default();
+            let told = shortlist.candidates(|ordinal| has[ordinal as usize], &mut candidates);
+            if told {
+                let mut listed = candidates.accepted().to_vec();
+                listed.sort_unstable_by_key(|accepted| (std::cmp::Reverse(accepted.score), accepted.row));
+                prop_assert_eq!(listed, &evaluation.accepted[..evaluation.weighted]);
+            } else if mirrors as usize <= NEAREST.min(FARTHEST) {
+                // All are on the list.
+                prop_assert!(evaluation.weighted <= 1);
+            }
+        }
+    }
+}
