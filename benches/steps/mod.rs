@@ -13,6 +13,7 @@ use mirrorbits::select::distance::{Point, kilometres};
 use mirrorbits::select::draw::{Candidates, KEPT};
 use mirrorbits::select::filter::{FileCopy, Source};
 use mirrorbits::select::score::Query;
+use mirrorbits::select::shortlist::Shortlist;
 use mirrorbits::select::{Accepted, Client, Code, Evaluation, Wanted};
 
 use mirrorbits::stats::recorder::Moment;
@@ -25,11 +26,12 @@ pub const REQUESTS: usize = 1 << 16;
 const CLIENTS: usize = 256;
 
 /// Names of the steps, in the order of a request.
-pub const STEPS: [&str; 10] = [
+pub const STEPS: [&str; 11] = [
     "parse",
     "lookup",
     "geo",
-    "candidates",
+    "evaluate all",
+    "shortlist",
     "draw",
     "render",
     "handle",
@@ -71,7 +73,7 @@ pub fn with(world: &World, name: &str, mut measure: impl FnMut(&mut dyn FnMut())
                 black_box((located.place_key(), located.autonomous_system_key()));
             }));
         }
-        "candidates" => {
+        "evaluate all" => {
             let clients = Clients::of(world);
             let mut evaluation = Evaluation::default();
             let mut random = Rng::with_seed(5);
@@ -79,6 +81,17 @@ pub fn with(world: &World, name: &str, mut measure: impl FnMut(&mut dyn FnMut())
             measure(&mut round(&pairs, |&(client, file)| {
                 clients.evaluate(world, client, file, &mut evaluation);
                 black_box(Candidates::of(&evaluation));
+            }));
+        }
+        "shortlist" => {
+            let clients = Clients::of(world);
+            let shortlists = clients.shortlists(world);
+            let mut candidates = Candidates::default();
+            let mut random = Rng::with_seed(5);
+            let pairs: Vec<_> = (0..CLIENTS).map(|client| (client, random.u32(..files.len() as u32))).collect();
+            measure(&mut round(&pairs, |&(client, file)| {
+                let set = files.set(files.file(file).set());
+                shortlists[client].candidates(|ordinal| set.contains(ordinal), &mut candidates);
             }));
         }
         "draw" => {
@@ -170,6 +183,15 @@ impl Clients {
             (Client { country, continent, asn: system.number }, distances.collect())
         };
         Clients((0..CLIENTS).map(client).collect())
+    }
+
+    fn shortlists(&self, world: &World) -> Vec<Shortlist> {
+        let mirrors = &world.snapshot.mirrors;
+        let shortlist = |(client, distances): &(Client, Vec<f32>)| {
+            let ordinals = world.snapshot.mirrors_by_ordinal();
+            Shortlist::of(mirrors, ordinals, *client, Wanted::Any, 1.5, |row| distances[row as usize])
+        };
+        self.0.iter().map(shortlist).collect()
     }
 
     fn evaluate(&self, world: &World, client: usize, file: u32, evaluation: &mut Evaluation) {

@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::Shard;
 use super::deadline::{Slot, Wait};
 use super::question::Pending;
+use super::{Progress, Shard, Then};
 use crate::handle::Peer;
 use crate::http::body::Body;
 use crate::http::response::Status;
@@ -30,6 +30,8 @@ enum Phase {
     Serving,
     /// Writing the last answer; then the write side is closed.
     Finishing,
+    /// Writing the last answer; then the connection is over.
+    Closing,
     /// Reading what the client still sends, up to this many bytes, until it closes its side.
     Lingering(usize),
 }
@@ -132,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.phase = Phase::Lingering(LINGER_BYTES);
                 Poll::Ready(Ok(true))
             }
+            Phase::Closing => Poll::Ready(Ok(false)),
             Phase::Lingering(left) => {
                 let mut core = shard.core.borrow_mut();
                 let count = ready!(Pin::new(&mut self.stream).poll_read(context, &mut core.input))?;
@@ -161,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let progress = shard.answer(core, &received[..count], self.is_all, self.peer, &mut self.body);
             self.input.extend_from_slice(&received[progress.consumed..count]);
             core.input = received;
-            self.after(progress.more, progress.close, progress.pending);
+            self.after(progress);
             return self.poll_write_answers(context, shard, core);
         }
         self.input.extend_from_slice(&core.input[..count]);
@@ -176,16 +179,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.input.is_empty() {
             self.input = Vec::new();
         }
-        self.after(progress.more, progress.close, progress.pending);
+        self.after(progress);
         self.poll_write_answers(context, shard, core)
     }
 
-    fn after(&mut self, more: bool, close: bool, pending: Option<Pending>) {
-        self.more = more;
-        self.pending = pending;
-        if close {
-            self.phase = Phase::Finishing;
-        }
+    fn after(&mut self, progress: Progress) {
+        self.more = progress.more;
+        self.pending = progress.pending;
+        self.phase = match progress.then {
+            Then::Stay => self.phase,
+            Then::Finish => Phase::Finishing,
+            Then::Close => Phase::Closing,
+        };
     }
 
     /// Writes what can be written of `core.output` and keeps the rest.

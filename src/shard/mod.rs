@@ -84,16 +84,27 @@ struct Progress {
     consumed: usize,
     /// More requests may be complete in the rest; they wait until the answers so far are written.
     more: bool,
-    /// The connection is to be closed after these answers.
-    close: bool,
+    /// What becomes of the connection after these answers.
+    then: Then,
     /// What is to be answered next, and not by the shard.
     pending: Option<Pending>,
+}
+
+/// What becomes of a connection after the answers so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It stays open.
+    Stay,
+    /// It is closed, and what the client still sends is read for a while, lest it is cut off before it has read its answer.
+    Finish,
+    /// It is closed at once: the client asked for that, and has sent nothing behind.
+    Close,
 }
 
 impl Progress {
     /// Progress to `consumed`, from where the connection reads on.
     fn to(consumed: usize) -> Progress {
-        Progress { consumed, more: false, close: false, pending: None }
+        Progress { consumed, more: false, then: Then::Stay, pending: None }
     }
 }
 
@@ -159,7 +170,7 @@ impl Shard {
             match body.skip(&bytes[consumed..]) {
                 Ok(skipped) => consumed += skipped,
                 // Its request has been answered; all there is left to say is goodbye.
-                Err(_) => return Progress { close: true, ..Progress::to(consumed) },
+                Err(_) => return Progress { then: Then::Finish, ..Progress::to(consumed) },
             }
             if *body != Body::None || consumed == bytes.len() {
                 return Progress::to(consumed);
@@ -171,9 +182,14 @@ impl Shard {
                 Parsed::Incomplete => return Progress::to(consumed),
                 Parsed::Rejected(rejection) => {
                     core.reject(rejection.into(), &date);
-                    return Progress { close: true, ..Progress::to(bytes.len()) };
+                    return Progress { then: Then::Finish, ..Progress::to(bytes.len()) };
                 }
                 Parsed::Complete { mut request, length, body: follows } => {
+                    let is_last = is_all && consumed + length == bytes.len() && follows == Body::None;
+                    let then = match request.persistence {
+                        Persistence::Close if is_last => Then::Close,
+                        _ => Then::Finish,
+                    };
                     // Those that were sent behind it in good faith are answered, too.
                     if self.ends_answered() && is_all && consumed + length == bytes.len() {
                         request.persistence = Persistence::Close;
@@ -185,16 +201,17 @@ impl Shard {
                     let Some(outcome) = core.handle(&request, peer, envelope) else {
                         core.reject(Status::InternalServerError, &date);
                         core.handler = Handler::new(self.publication.load(), fastrand::u64(..));
-                        return Progress { close: true, ..Progress::to(consumed) };
+                        return Progress { then: Then::Finish, ..Progress::to(consumed) };
                     };
                     core.recorder.record(&outcome, &request, &core.handler, moment);
-                    let close = request.persistence == Persistence::Close;
+                    let then = if request.persistence == Persistence::Close { then } else { Then::Stay };
                     if outcome.kind == Kind::FileStatistics {
                         let pending = Pending::ask(&self.questions, core.handler.path(&outcome), &request);
-                        return Progress { more: !close, close, pending: Some(pending), ..Progress::to(consumed) };
+                        let more = then == Then::Stay;
+                        return Progress { more, then, pending: Some(pending), ..Progress::to(consumed) };
                     }
-                    if close {
-                        return Progress { close, ..Progress::to(consumed) };
+                    if then != Then::Stay {
+                        return Progress { then, ..Progress::to(consumed) };
                     }
                 }
             }
