@@ -4,4 +4,5 @@ mod failures;
 mod lineage;
 mod load;
 mod reload;
+mod service_manager;
 mod stop;
