@@ -175,29 +175,28 @@ impl Front {
             socket.set_nonblocking(true)?;
             return socket.connect(&local);
         };
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.connect_timeout(&SockAddr::from(reachable(address)), NUDGE_TIME)
+        let mut result = Ok(());
+        for address in reachable(address) {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            result = socket.connect_timeout(&SockAddr::from(address), NUDGE_TIME);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 }
 
-/// Where a socket that is bound to `address` can be connected to from its own host.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    match address {
-        SocketAddr::V6(address) => SocketAddr::V6(std::net::SocketAddrV6::new(
-            match ip {
-                IpAddr::V6(ip) => ip,
-                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            },
-            address.port(),
-            address.flowinfo(),
-            address.scope_id(),
-        )),
-        SocketAddr::V4(address) => SocketAddr::new(ip, address.port()),
+/// Where a socket that is bound to `address` can be connected to from its own host, to be tried in turn.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let loopback = |ip: IpAddr| SocketAddr::new(ip, address.port());
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![loopback(Ipv4Addr::LOCALHOST.into())],
+        // It may take IPv4 as well, and a host may have no IPv6 on its loopback.
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            vec![loopback(Ipv6Addr::LOCALHOST.into()), loopback(Ipv4Addr::LOCALHOST.into())]
+        }
+        _ => vec![address],
     }
 }
 
@@ -223,9 +222,12 @@ mod tests {
 
     #[test]
     fn an_address_of_all_interfaces_is_reached_on_loopback() {
-        let reached = |address: &str| reachable(address.parse().unwrap()).to_string();
+        let reached = |address: &str| {
+            let addresses = reachable(address.parse().unwrap());
+            addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(reached("0.0.0.0:80"), "127.0.0.1:80");
-        assert_eq!(reached("[::]:80"), "[::1]:80");
+        assert_eq!(reached("[::]:80"), "[::1]:80 127.0.0.1:80");
         assert_eq!(reached("192.0.2.7:80"), "192.0.2.7:80");
         assert_eq!(reached("[fe80::1%3]:80"), "[fe80::1%3]:80");
     }

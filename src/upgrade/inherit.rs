@@ -256,14 +256,20 @@ mod tests {
         inheritance.wait_for_go().await.unwrap_err();
     }
 
-    #[tokio::test]
-    async fn the_whole_conversation() {
+    /// Both ends at the point where the new process serves.
+    async fn serving() -> (Channel, Inheritance) {
         let (old, new) = Channel::pair();
         old.send(&manifest(0), &[]).await.unwrap();
         let mut inheritance = Inheritance::from(new).await.unwrap();
         old.send(&Message::Go, &[]).await.unwrap();
         inheritance.wait_for_go().await.unwrap();
         inheritance.serving().await.unwrap();
+        (old, inheritance)
+    }
+
+    #[tokio::test]
+    async fn the_whole_conversation() {
+        let (old, mut inheritance) = serving().await;
         let mut said = Vec::new();
         inheritance.ending().await;
         old.send(&Message::Released, &[]).await.unwrap();
@@ -279,12 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_dead_process_held_is_taken() {
-        let (old, new) = Channel::pair();
-        old.send(&manifest(0), &[]).await.unwrap();
-        let mut inheritance = Inheritance::from(new).await.unwrap();
-        old.send(&Message::Go, &[]).await.unwrap();
-        inheritance.wait_for_go().await.unwrap();
-        inheritance.serving().await.unwrap();
+        let (old, mut inheritance) = serving().await;
         drop(old);
         inheritance.released().await;
         assert_eq!(inheritance.state, State::Owner);

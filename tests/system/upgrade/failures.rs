@@ -8,6 +8,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::lineage::{Lineage, assert_nothing_failed, is_running, wait_for_answers};
 use crate::harness::eventually;
+use crate::harness::redirector::get;
 
 /// What puts something in place, and part of the reason that it must lead to.
 type Case<'a> = (&'a dyn Fn(&Lineage), &'a str);
@@ -100,14 +101,9 @@ fn a_program_that_hangs() {
 
 #[test]
 fn a_new_process_that_dies_while_the_old_one_still_has_connections_is_replaced_by_it() {
-    use crate::harness::http::Connection;
-    use crate::harness::redirector::get;
-
     let mut lineage = Lineage::new(2);
     lineage.start_with_a_file();
-    let mut idle = Connection::open(lineage.redirector.address()).expect("connection");
-    idle.send(get("/file.iso", &[]).as_bytes()).expect("request");
-    idle.receive().expect("answer");
+    let mut idle = lineage.idle_client();
     let old = lineage.pid();
     let new = lineage.upgrade();
     kill_process(new, Signal::KILL).expect("signal");
@@ -127,14 +123,9 @@ fn a_new_process_that_dies_while_the_old_one_still_has_connections_is_replaced_b
 
 #[test]
 fn an_old_process_that_dies_leaves_everything_to_the_new_one() {
-    use crate::harness::http::Connection;
-    use crate::harness::redirector::get;
-
     let mut lineage = Lineage::new(2);
     lineage.start_with_a_file();
-    let mut idle = Connection::open(lineage.redirector.address()).expect("connection");
-    idle.send(get("/file.iso", &[]).as_bytes()).expect("request");
-    idle.receive().expect("answer");
+    let _idle = lineage.idle_client();
     let old = lineage.pid();
     lineage.upgrade();
     let loads = lineage.every_load();
@@ -184,14 +175,9 @@ fn a_stop_during_an_upgrade_ends_both() {
 
 #[test]
 fn a_stop_while_the_old_process_has_connections_ends_both() {
-    use crate::harness::http::Connection;
-    use crate::harness::redirector::get;
-
     let mut lineage = Lineage::new(1);
     lineage.start_with_a_file();
-    let mut idle = Connection::open(lineage.redirector.address()).expect("connection");
-    idle.send(get("/file.iso", &[]).as_bytes()).expect("request");
-    idle.receive().expect("answer");
+    let _idle = lineage.idle_client();
     let new = lineage.upgrade();
     kill_process(new, Signal::TERM).expect("signal");
     assert!(lineage.redirector.daemon().wait().success(), "the old process has let go of everything");

@@ -9,7 +9,8 @@ use mb_load::{File, Limit, Mode, Plan, Running};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
 
 use crate::harness::eventually;
-use crate::harness::redirector::Redirector;
+use crate::harness::http::Connection;
+use crate::harness::redirector::{Redirector, get};
 
 /// The daemon, started by a link that a test can turn to another program.
 #[derive(Debug)]
@@ -58,7 +59,12 @@ impl Lineage {
     /// Starts the daemon.
     pub(crate) fn start(&mut self) {
         let mut command = self.command();
-        self.redirector.start_with(&mut command);
+        self.start_by(&mut command);
+    }
+
+    /// Starts the daemon by a command made of [`Lineage::command`].
+    pub(crate) fn start_by(&mut self, command: &mut Command) {
+        self.redirector.start_with(command);
         eventually("the PID file", || fs::metadata(self.pid_file()).map_err(|error| error.to_string()));
     }
 
@@ -159,6 +165,14 @@ impl Lineage {
         let mut kinds: Vec<String> = links.map(kind).collect();
         kinds.sort_unstable();
         kinds
+    }
+
+    /// A client that got an answer and keeps its connection.
+    pub(crate) fn idle_client(&self) -> Connection {
+        let mut idle = Connection::open(self.redirector.address()).expect("connection");
+        idle.send(get("/file.iso", &[]).as_bytes()).expect("request");
+        assert_eq!(idle.receive().expect("answer").header("Connection"), None);
+        idle
     }
 
     /// Load on `/file.iso` that ends when it is stopped.

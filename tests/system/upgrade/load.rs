@@ -6,7 +6,6 @@ use rustix::process::{Signal, kill_process};
 
 use super::lineage::{Lineage, assert_nothing_failed, is_running, wait_for_answers};
 use crate::harness::eventually;
-use crate::harness::http::Connection;
 use crate::harness::redirector::get;
 
 /// How many upgrades the long test makes: `MIRRORBITS_TEST_UPGRADES`, or enough to see a leak.
@@ -87,9 +86,7 @@ fn the_runtime_changes_under_load() {
 fn an_idle_connection_is_answered_once_more_and_then_ends() {
     let mut lineage = Lineage::new(1);
     lineage.start_with_a_file();
-    let mut idle = Connection::open(lineage.redirector.address()).expect("connection");
-    idle.send(get("/file.iso", &[]).as_bytes()).expect("request");
-    assert_eq!(idle.receive().expect("answer").header("Connection"), None);
+    let mut idle = lineage.idle_client();
     let old = lineage.pid();
     lineage.upgrade();
     // Another upgrade need not wait for the rest of the first.
@@ -107,9 +104,7 @@ fn an_idle_connection_is_answered_once_more_and_then_ends() {
 fn pipelined_requests_are_all_answered_by_the_process_that_received_them() {
     let mut lineage = Lineage::new(1);
     lineage.start_with_a_file();
-    let mut client = Connection::open(lineage.redirector.address()).expect("connection");
-    client.send(get("/file.iso", &[]).as_bytes()).expect("request");
-    client.receive().expect("answer");
+    let mut client = lineage.idle_client();
     lineage.upgrade();
     client.send(get("/file.iso", &[]).repeat(5).as_bytes()).expect("requests");
     for number in 1..=5 {

@@ -76,7 +76,7 @@ fn a_signal_reloads_and_logs_are_opened_again() {
     let [log, moved] = ["daemon.log", "daemon.log.1"].map(|name| lineage.redirector.folder().join(name));
     let mut command = lineage.command();
     command.arg("-log").arg(&log);
-    lineage.redirector.start_with(&mut command);
+    lineage.start_by(&mut command);
     lineage.redirector.set("Fallbacks", "[{URL: 'http://other.example/'}]").config_file();
     lineage.redirector.daemon().signal(Signal::HUP);
     eventually("the new configuration", || {

@@ -42,7 +42,7 @@ fn systemd_hears_of_every_change() {
     let mut lineage = Lineage::new(1);
     let mut command = lineage.command();
     let mut manager = Manager::listen(&lineage, &mut command);
-    lineage.redirector.start_with(&mut command);
+    lineage.start_by(&mut command);
     manager.wait_for("READY=1");
     lineage.redirector.mirrorbits(&["reload"]);
     manager.wait_for("RELOADING=1");
@@ -62,7 +62,7 @@ fn the_watchdog_is_fed_also_after_an_upgrade() {
     let mut command = lineage.command();
     let mut manager = Manager::listen(&lineage, &mut command);
     command.env("WATCHDOG_USEC", "200000");
-    lineage.redirector.start_with(&mut command);
+    lineage.start_by(&mut command);
     manager.wait_for("WATCHDOG=1");
     lineage.upgrade();
     lineage.settle();
@@ -83,7 +83,7 @@ fn a_socket_of_systemd_is_shared_by_the_shards_and_handed_over() {
     lineage.redirector.set("ListenAddress", "127.0.0.1:9").config_file();
     let mut command = Command::new("systemd-socket-activate");
     command.args(["--fdname=downloads", "-l", &address.to_string()]).arg(daemon.get_program()).args(daemon.get_args());
-    lineage.redirector.start_with(&mut command);
+    lineage.start_by(&mut command);
     lineage.redirector.daemon().wait_for_output("systemd listens on");
     let file = vec![mb_load::File::with_status("/a", 302)];
     let load = |mode| {
