@@ -47,10 +47,10 @@ micro-bench: ## Measure the steps of a request without sockets
 
 deb: build ## Build the Debian package, into target/debian
 	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
-	mkdir -p $(TARGET)/package
-	$(TARGET)/release/mirrorbits man | gzip -9n >$(TARGET)/package/mirrorbits.8.gz
+	mkdir -p target/package
+	$(TARGET)/release/mirrorbits man | gzip -9n >target/package/mirrorbits.8.gz
 	for shell in bash zsh fish; do \
-		$(TARGET)/release/mirrorbits completions $$shell >$(TARGET)/package/mirrorbits.$$shell || exit 1; done
+		$(TARGET)/release/mirrorbits completions $$shell >target/package/mirrorbits.$$shell || exit 1; done
 	$(CARGO) deb --no-build --locked -p mirrorbits
 
 fmt: ## Format the sources

@@ -100,8 +100,8 @@ impl Inheritance {
             match self.step(event).await {
                 Ok(Action::TakeBelongingsUnasked) => {
                     tracing::warn!(
-                        "the old process ended, or took more than {} s, without letting go of statistics, logs and indexer: they \
-                         are taken; what it had not flushed is lost",
+                        "the old process ended, or took more than {} s, without letting go of its indexer and of undelivered \
+                         statistics: they are taken",
                         RELEASE_TIME.as_secs()
                     );
                 }

@@ -6,7 +6,10 @@ use rustix::process::{Signal, kill_process};
 
 use super::lineage::{Lineage, assert_nothing_failed, is_running, wait_for_answers};
 use crate::harness::eventually;
+use crate::harness::host::Place;
 use crate::harness::redirector::get;
+use crate::harness::servers::MirrorSites;
+use crate::harness::tree;
 
 /// How many upgrades the long test makes: `MIRRORBITS_TEST_UPGRADES`, or enough to see a leak.
 fn upgrades() -> usize {
@@ -48,6 +51,43 @@ fn upgrades_in_a_row_lose_nothing_and_leak_nothing() {
     eventually("the descriptors of a process that was just upgraded to", || {
         let now = lineage.descriptors();
         if now == descriptors { Ok(()) } else { Err(format!("{now:?}, not {descriptors:?}")) }
+    });
+}
+
+#[test]
+fn every_download_is_counted_once_over_upgrades() {
+    let mut lineage = Lineage::new(2);
+    let folder = lineage.redirector.folder().to_owned();
+    fs::write(lineage.redirector.repository().join("counted.iso"), "content").expect("file");
+    let mirrors = MirrorSites::start(&folder, &[("only", Place::Paris)]);
+    tree::copy(&lineage.redirector.repository(), &mirrors.sites[0].root);
+    lineage.start_with_a_file();
+    tree::copy(&lineage.redirector.repository(), &mirrors.sites[0].root);
+    lineage.redirector.use_mirror(&mirrors.sites[0]);
+    eventually("the mirror in the answers", || {
+        let location = lineage.redirector.get("/file.iso", &[]).location().to_owned();
+        if location.starts_with(&mirrors.sites[0].http_url()) { Ok(()) } else { Err(location) }
+    });
+    let loads: Vec<_> = [mb_load::Mode::KeepAlive, mb_load::Mode::PerRequest, mb_load::Mode::Pipelined(8)]
+        .into_iter()
+        .map(|mode| {
+            let file = vec![mb_load::File::new("/counted.iso")];
+            let plan = mb_load::Plan { mode, connections: 2, ..mb_load::Plan::new(lineage.redirector.address(), file) };
+            mb_load::start(plan).expect("load")
+        })
+        .collect();
+    for _ in 0..5 {
+        wait_for_answers(&loads, 50);
+        lineage.upgrade();
+    }
+    wait_for_answers(&loads, 50);
+    let answered = assert_nothing_failed(loads);
+    lineage.settle();
+    let expected = format!("Total download requests: {answered}");
+    eventually("the counts", || {
+        let counts = lineage.redirector.mirrorbits(&["stats", "file", "counted"]);
+        let words = counts.split_whitespace().collect::<Vec<_>>().join(" ");
+        if words.contains(&expected) { Ok(()) } else { Err(format!("{words}, not {expected}")) }
     });
 }
 
