@@ -1,5 +1,6 @@
 //! A daemon that hands over to new processes, which are no children of the test any more once their parent has ended.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -154,16 +155,15 @@ impl Lineage {
         }
     }
 
-    /// What the descriptors of the daemon are, without their numbers.
-    pub(crate) fn descriptors(&self) -> Vec<String> {
+    /// What the descriptors of the daemon are, without their numbers, and how many there are of each.
+    pub(crate) fn descriptors(&self) -> BTreeMap<String, usize> {
         let folder = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
-        let links =
-            fs::read_dir(folder).expect("descriptors").flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-        let kind = |link: PathBuf| {
-            link.display().to_string().trim_end_matches(|c: char| "[]0123456789".contains(c)).to_owned()
-        };
-        let mut kinds: Vec<String> = links.map(kind).collect();
-        kinds.sort_unstable();
+        let entries = fs::read_dir(folder).expect("descriptors").flatten();
+        let mut kinds = BTreeMap::new();
+        for link in entries.filter_map(|entry| fs::read_link(entry.path()).ok()) {
+            let kind = link.display().to_string();
+            *kinds.entry(kind.trim_end_matches(|c: char| "[]0123456789".contains(c)).to_owned()).or_default() += 1;
+        }
         kinds
     }
 

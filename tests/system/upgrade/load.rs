@@ -24,7 +24,14 @@ fn upgrades_in_a_row_lose_nothing_and_leak_nothing() {
     lineage.settle();
     lineage.redirector.daemon().wait_for_output("everything is this one's");
     lineage.redirector.scan_repository();
-    let descriptors = lineage.descriptors();
+    let descriptors = eventually("all descriptors of a process that has everything", || {
+        let open = lineage.descriptors();
+        if open.keys().any(|kind| kind.ends_with("statistics-spool.lock")) {
+            Ok(open)
+        } else {
+            Err(format!("{open:?}"))
+        }
+    });
     let loads = lineage.every_load();
     wait_for_answers(&loads, 50);
     for number in 0..upgrades() {
@@ -48,9 +55,10 @@ fn upgrades_in_a_row_lose_nothing_and_leak_nothing() {
     wait_for_answers(&loads, 50);
     assert_nothing_failed(loads);
     lineage.settle();
-    eventually("the descriptors of a process that was just upgraded to", || {
-        let now = lineage.descriptors();
-        if now == descriptors { Ok(()) } else { Err(format!("{now:?}, not {descriptors:?}")) }
+    eventually("no more descriptors than after the first upgrade", || {
+        let mut now = lineage.descriptors();
+        now.retain(|kind, count| *count > descriptors.get(kind).copied().unwrap_or_default());
+        if now.is_empty() { Ok(()) } else { Err(format!("{now:?}, first {descriptors:?}")) }
     });
 }
 
