@@ -145,8 +145,9 @@ pub enum OpenError {
     Slow,
 }
 
-/// For acceptors to start, which takes them milliseconds.
-const OPEN_TIME: Duration = Duration::from_secs(5);
+/// For acceptors to start, which takes them milliseconds. A pinned thread may wait for its core for seconds where another group
+/// of processes keeps it busy.
+const OPEN_TIME: Duration = Duration::from_secs(15);
 /// For acceptors to end when the process does.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// Between two looks at what shards have done.

@@ -8,8 +8,9 @@ use super::message::common_protocol;
 pub const READY_TIME: Duration = Duration::from_secs(30);
 /// For our own acceptors to stop; they take microseconds, unless the address cannot be reached from this host.
 pub const PAUSE_TIME: Duration = Duration::from_secs(5);
-/// From `go` to `serving`: the new process has loaded everything, and only starts its acceptors.
-pub const SERVING_TIME: Duration = Duration::from_secs(10);
+/// From `go` to `serving`: the new process has loaded everything and only starts its acceptors, which takes milliseconds. Longer
+/// than it waits for them itself, so that its own words arrive.
+pub const SERVING_TIME: Duration = Duration::from_secs(20);
 /// For our connections to end by themselves: an idle one's time (60 s), a request's (10 s), and some.
 pub const DRAIN_TIME: Duration = Duration::from_secs(75);
 

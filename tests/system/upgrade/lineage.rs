@@ -6,12 +6,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mb_load::{File, Limit, Mode, Plan, Running};
+use mb_load::{File, Mode, Plan, Running};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
 
-use crate::harness::eventually;
 use crate::harness::http::Connection;
 use crate::harness::redirector::{Redirector, get};
+use crate::harness::{PATIENCE, eventually};
 
 /// The daemon, started by a link that a test can turn to another program.
 #[derive(Debug)]
@@ -177,9 +177,13 @@ impl Lineage {
 
     /// Load on `/file.iso` that ends when it is stopped.
     pub(crate) fn load(&self, mode: Mode, connections: usize) -> Running {
-        let file = File::list("/file.iso").expect("list of one");
-        let plan = Plan { mode, connections, limit: Limit::Stopped, ..Plan::new(self.redirector.address(), file) };
-        mb_load::start(plan).expect("load")
+        self.load_on("/file.iso", mode, connections)
+    }
+
+    /// Load on one path, which is a redirect. A busy machine may take its time.
+    pub(crate) fn load_on(&self, path: &str, mode: Mode, connections: usize) -> Running {
+        let plan = Plan::new(self.redirector.address(), vec![File::new(path)]);
+        mb_load::start(Plan { mode, connections, timeout: PATIENCE, ..plan }).expect("load")
     }
 
     /// Every kind of client at once.

@@ -78,11 +78,7 @@ fn every_download_is_counted_once_over_upgrades() {
     });
     let loads: Vec<_> = [mb_load::Mode::KeepAlive, mb_load::Mode::PerRequest, mb_load::Mode::Pipelined(8)]
         .into_iter()
-        .map(|mode| {
-            let file = vec![mb_load::File::new("/counted.iso")];
-            let plan = mb_load::Plan { mode, connections: 2, ..mb_load::Plan::new(lineage.redirector.address(), file) };
-            mb_load::start(plan).expect("load")
-        })
+        .map(|mode| lineage.load_on("/counted.iso", mode, 2))
         .collect();
     for _ in 0..5 {
         wait_for_answers(&loads, 50);

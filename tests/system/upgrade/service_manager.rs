@@ -85,12 +85,8 @@ fn a_socket_of_systemd_is_shared_by_the_shards_and_handed_over() {
     command.args(["--fdname=downloads", "-l", &address.to_string()]).arg(daemon.get_program()).args(daemon.get_args());
     lineage.start_by(&mut command);
     lineage.redirector.daemon().wait_for_output("systemd listens on");
-    let file = vec![mb_load::File::with_status("/a", 302)];
-    let load = |mode| {
-        let plan = mb_load::Plan { mode, connections: 4, ..mb_load::Plan::new(address, file.clone()) };
-        mb_load::start(plan).expect("load")
-    };
-    let loads = vec![load(mb_load::Mode::PerRequest), load(mb_load::Mode::KeepAlive)];
+    let modes = [mb_load::Mode::PerRequest, mb_load::Mode::KeepAlive];
+    let loads: Vec<_> = modes.into_iter().map(|mode| lineage.load_on("/a", mode, 4)).collect();
     for _ in 0..3 {
         wait_for_answers(&loads, 50);
         lineage.upgrade();
