@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use mb_core::config::{Config, DatabaseKind};
 use mb_core::link::SourceReport;
@@ -11,6 +12,7 @@ use mb_core::time::Timestamp;
 
 use crate::build::publication::{Publication, PublicationError};
 use crate::http::{HttpClient, HttpClientError};
+use crate::ledger::Ledger;
 use crate::progress::{Cancellation, Progress};
 use crate::published::Published;
 use crate::scan::results::{ResultsError, ScanResults};
@@ -88,6 +90,8 @@ pub(crate) struct Indexer {
     pub(crate) published: Arc<Published>,
     /// For health checks and trace files.
     pub(crate) http: HttpClient,
+    /// What was done since the start.
+    pub(crate) ledger: Ledger,
 }
 
 impl Indexer {
@@ -114,6 +118,7 @@ impl Indexer {
             publication: Arc::new(publication),
             published: Arc::new(Published::new(index_dir)),
             http: HttpClient::new()?,
+            ledger: Ledger::default(),
         }))
     }
 
@@ -215,10 +220,24 @@ impl Indexer {
         } else {
             self.attempt_turn(LeaseName::SourceScan).await?.map_err(ScanSourceError::Busy)?
         };
+        let began = Instant::now();
+        let scanned =
+            self.scan_source_in_turn(turn, SourceOptions { hashes: config.hashes, rehash, force }, progress).await;
+        self.ledger.source_scan(began.elapsed(), scanned.as_ref().ok().map(|report| report.files));
+        scanned
+    }
+
+    async fn scan_source_in_turn(
+        self: &Arc<Self>,
+        turn: Turn,
+        options: SourceOptions,
+        progress: &Progress,
+    ) -> Result<SourceReport, ScanSourceError> {
+        let config = self.config();
         tracing::info!(repository = %config.repository.display(), "source scan started");
         let cancellation = Cancellation::default();
         let _cancel = cancellation.on_drop();
-        let (job_progress, options) = (progress.clone(), SourceOptions { hashes: config.hashes, rehash, force });
+        let job_progress = progress.clone();
         let outcome = self
             .blocking(move |indexer| {
                 let _turn = turn;

@@ -124,6 +124,7 @@ async fn answer(request: Request, scheduler: &Arc<Scheduler>, progress: &Progres
                 failed(&error)
             }
         },
+        Request::Activity => Event::Activity(indexer.ledger.activity()),
         Request::Reload => match scheduler.reload().await {
             Ok(()) => Event::Done { scan: None, source: None },
             Err(error) => failed(&error),

@@ -53,8 +53,10 @@ async fn check_protocol(indexer: &Arc<Indexer>, mirror: &Mirror, protocol: Downl
         // One file can fail for its own reasons: a second one decides.
         verdict = probe(indexer, mirror, protocol).await.unwrap_or(verdict);
     }
-    let (mirror, name) = (mirror.clone(), mirror.settings.name.clone());
-    match indexer.blocking(move |indexer| store_verdict(indexer, &mirror, protocol, &verdict)).await {
+    let (mirror, name, up) = (mirror.clone(), mirror.settings.name.clone(), verdict.is_up());
+    let stored = indexer.blocking(move |indexer| store_verdict(indexer, &mirror, protocol, &verdict)).await;
+    indexer.ledger.check(up, stored.is_ok());
+    match stored {
         Ok(changed) => changed,
         Err(error) => {
             tracing::warn!(mirror = name, %error, "cannot store the result of a health check");

@@ -3,7 +3,7 @@
 //! A scan that fails leaves the mirror's earlier result as it was.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mb_core::link::ScanReport;
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol, UrlScheme, absolute_url};
@@ -137,7 +137,11 @@ pub(crate) async fn scan_mirror(
             turn
         }
     };
-    match scan_locked(indexer, &mirror, order, progress, place).await {
+    let began = Instant::now();
+    let scanned = scan_locked(indexer, &mirror, order, progress, place).await;
+    let files = scanned.as_ref().ok().map(|report| report.files_indexed);
+    indexer.ledger.mirror_scan(mirror.id, began.elapsed(), files);
+    match scanned {
         Ok(report) => Ok(report),
         Err(error) => {
             let text = error.to_string();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mb_core::link::{Event, Request, ScanReport, SourceReport, socket_path};
+use mb_core::link::{Activity, Event, Request, ScanReport, SourceReport, socket_path};
 use mb_core::mirror::MirrorId;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -56,6 +56,8 @@ pub struct Outcome {
     pub scan: Option<ScanReport>,
     /// Of a source scan.
     pub source: Option<SourceReport>,
+    /// Of everything since the indexer's start, when asked for.
+    pub activity: Option<Activity>,
 }
 
 /// A way to the indexer of a state directory, whether it runs or not.
@@ -106,7 +108,10 @@ impl IndexerLink {
         while let Some(line) = answers.next_line().await.map_err(LinkError::Broken)? {
             match serde_json::from_str(&line) {
                 Ok(Event::Progress { message }) => tracing::debug!("indexer: {message}"),
-                Ok(Event::Done { scan, source }) => return Ok(Outcome { scan, source }),
+                Ok(Event::Done { scan, source }) => return Ok(Outcome { scan, source, activity: None }),
+                Ok(Event::Activity(activity)) => {
+                    return Ok(Outcome { activity: Some(activity), ..Outcome::default() });
+                }
                 Ok(Event::Failed { message }) => return Err(LinkError::Failed(message)),
                 Err(source) => return Err(LinkError::Answer { line, source }),
             }
@@ -122,6 +127,17 @@ impl IndexerLink {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!("the change of mirror {id} was not told to the indexer: {error}"),
             Err(_) => tracing::debug!("the indexer did not take notice of the change of mirror {id} in time"),
+        }
+    }
+
+    /// What the indexer did since it was started, without waiting for one that is starting.
+    ///
+    /// # Errors
+    /// The indexer does not run, or does not answer in time.
+    pub async fn activity(&self) -> Result<Activity, LinkError> {
+        match tokio::time::timeout(NOTICE_TIMEOUT, self.ask(&Request::Activity)).await {
+            Ok(outcome) => Ok(outcome?.activity.unwrap_or_default()),
+            Err(_) => Err(LinkError::Broken(io::ErrorKind::TimedOut.into())),
         }
     }
 
@@ -176,7 +192,7 @@ mod tests {
             "\n"
         ));
         let source = SourceReport { files: 10, hashed: 2, removed: 0, unreadable: 0 };
-        assert_eq!(outcome.await.unwrap(), Outcome { scan: None, source: Some(source) });
+        assert_eq!(outcome.await.unwrap(), Outcome { source: Some(source), ..Outcome::default() });
     }
 
     #[tokio::test]
