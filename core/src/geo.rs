@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use maxminddb::{LookupResult, Reader, geoip2};
 use memmap2::{Advice, Mmap, MmapMut};
 
+use crate::time::Timestamp;
+
 /// File name of the database of places.
 pub const CITY_FILE: &str = "GeoLite2-City.mmdb";
 /// File name of the database of autonomous systems.
@@ -102,6 +104,15 @@ impl GeoDatabase {
         let city = load(CITY_FILE, "City");
         let asn = load(ASN_FILE, "ASN");
         (GeoDatabase { city, asn }, errors)
+    }
+
+    /// When the database of places, and that of autonomous systems, was built by its maker; `None` for one that is not in
+    /// use.
+    pub fn built(&self) -> [Option<Timestamp>; 2] {
+        [&self.city, &self.asn].map(|reader| {
+            let epoch = reader.as_ref()?.metadata().build_epoch;
+            Some(Timestamp(i64::try_from(epoch).unwrap_or(i64::MAX)))
+        })
     }
 
     /// Looks `address` up. An IPv4-mapped IPv6 address counts as IPv4.
@@ -197,6 +208,7 @@ mod tests {
     fn an_address_has_its_place_and_network_over_both_protocols() {
         let (geo, errors) = GeoDatabase::load(&fixtures());
         assert!(errors.is_empty(), "{errors:?}");
+        assert!(geo.built().iter().all(Option::is_some));
         for address in ["192.0.2.5", "::ffff:192.0.2.5", "2001:db8::5"] {
             let located = geo.locate(address.parse().unwrap());
             let place = located.place();
@@ -231,6 +243,7 @@ mod tests {
         assert_eq!(geo.locate("192.0.2.5".parse().unwrap()).place(), Place::default());
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert!(texts[0].contains("not City data"), "{texts:?}");
+        assert_eq!(geo.built(), [None, None]);
         assert!(texts[1].contains("cannot be read"), "{texts:?}");
 
         std::fs::write(folder.path().join(ASN_FILE), b"").unwrap();

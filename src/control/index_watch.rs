@@ -52,7 +52,7 @@ impl IndexWatch {
             None => tracing::info!("there is no index yet; until the repository is scanned, fallbacks answer"),
         }
         let generations = (files.as_ref().map(FileIndex::generation), mirrors.as_ref().map(MirrorIndex::generation));
-        let table = MirrorTable::new(mirrors.map(|mirrors| mirrors.mirrors()).unwrap_or_default());
+        let table = mirrors.as_ref().map(table_of).unwrap_or_default();
         let snapshot = Snapshot::new(settings, files.map(Arc::new), Arc::new(table), geo);
         IndexWatch {
             dir: dir.to_owned(),
@@ -124,7 +124,7 @@ impl IndexWatch {
         }
         self.reported.clear();
         let files = files.map(Arc::new);
-        let mirrors = mirrors.map(|mirrors| Arc::new(MirrorTable::new(mirrors.mirrors())));
+        let mirrors = mirrors.map(|mirrors| Arc::new(table_of(&mirrors)));
         self.publication.update(|old| {
             let files = files.or_else(|| old.files.clone());
             let mirrors = mirrors.unwrap_or_else(|| old.mirrors.clone());
@@ -149,6 +149,10 @@ impl IndexWatch {
             }
         }
     }
+}
+
+fn table_of(mirrors: &MirrorIndex) -> MirrorTable {
+    MirrorTable::new(mirrors.mirrors()).published(mirrors.generation(), mirrors.built())
 }
 
 fn report<T>(opened: Opened<T>, reported: &mut HashSet<String>) -> Option<T> {

@@ -7,6 +7,7 @@
 //! - [`index_watch`]: puts new generations of the index before the shards
 //! - [`mirror_table`]: publishes the mirrors that the store holds, so that shards see them
 //! - [`indexer`]: runs and watches `mb-indexer run`, and talks to it
+//! - [`metrics`]: numbers and health of the daemon over HTTP
 //! - [`retention`]: drops old statistics
 //! - [`rpc`]: the gRPC service behind the command line
 //! - [`mirror_fields`]: a mirror as keys and values, the way operators read and write it
@@ -22,6 +23,7 @@ pub mod explain;
 pub mod index_watch;
 pub mod indexer;
 pub mod logging;
+pub mod metrics;
 pub mod mirror_documents;
 pub mod mirror_fields;
 pub mod mirror_table;

@@ -29,6 +29,27 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Status; 17] = [
+        Status::Ok,
+        Status::NoContent,
+        Status::MovedPermanently,
+        Status::Found,
+        Status::NotModified,
+        Status::BadRequest,
+        Status::Forbidden,
+        Status::NotFound,
+        Status::MethodNotAllowed,
+        Status::RequestTimeout,
+        Status::ContentTooLarge,
+        Status::UriTooLong,
+        Status::RequestHeaderFieldsTooLarge,
+        Status::InternalServerError,
+        Status::NotImplemented,
+        Status::ServiceUnavailable,
+        Status::HttpVersionNotSupported,
+    ];
+
     /// Code and reason phrase.
     pub fn text(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! The mirrors of one generation, with everything worked out that does not depend on a request.
 
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, UrlScheme, absolute_url};
+use mb_core::time::Timestamp;
 
 /// A country or continent code, comparable in one instruction.
 ///
@@ -83,12 +84,22 @@ impl TableMirror {
     }
 }
 
+/// Where a table comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The generation's number.
+    pub generation: u64,
+    /// When it was published.
+    pub at: Timestamp,
+}
+
 /// All mirrors of a generation by ascending id. A mirror's place in it is its *row*.
 #[derive(Clone, Debug, Default)]
 pub struct MirrorTable {
     rows: Vec<TableMirror>,
     /// Numbers of all autonomous systems that a mirror stands in, ascending.
     asns: Vec<u32>,
+    published: Option<Published>,
 }
 
 impl MirrorTable {
@@ -99,7 +110,17 @@ impl MirrorTable {
         let mut asns: Vec<u32> = rows.iter().map(|row| row.mirror.settings.asn).filter(|&asn| asn != 0).collect();
         asns.sort_unstable();
         asns.dedup();
-        MirrorTable { rows, asns }
+        MirrorTable { rows, asns, published: None }
+    }
+
+    /// The same table, as one that comes from a generation of the index.
+    pub fn published(self, generation: u64, at: Timestamp) -> MirrorTable {
+        MirrorTable { published: Some(Published { generation, at }), ..self }
+    }
+
+    /// The generation that it comes from; `None` for one that was made otherwise.
+    pub fn generation(&self) -> Option<Published> {
+        self.published
     }
 
     /// How many mirrors there are.

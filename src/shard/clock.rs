@@ -57,3 +57,10 @@ impl Clock {
         self.date.get()
     }
 }
+
+/// Processor time of the calling thread since it started.
+pub(super) fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // The kernel counts up from 0.
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

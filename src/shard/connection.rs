@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use futures_io::{AsyncRead, AsyncWrite};
 
@@ -67,6 +68,7 @@ pub fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> impl Future<Output = ()> + use<S> {
     let slot = shard.deadlines.borrow_mut().add(shard.clock.now());
     shard.connections.set(shard.connections.get() + 1);
+    shard.note_accepted();
     let connection = Connection {
         stream,
         peer,
@@ -160,12 +162,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.is_all = count < core.input.len();
         if self.input.is_empty() {
+            let began = Instant::now();
             let received = std::mem::take(&mut core.input);
             let progress = shard.answer(core, &received[..count], self.is_all, self.peer, &mut self.body);
             self.input.extend_from_slice(&received[progress.consumed..count]);
             core.input = received;
             self.after(progress);
-            return self.poll_write_answers(context, shard, core);
+            return self.poll_write_answers(context, shard, core, began);
         }
         self.input.extend_from_slice(&core.input[..count]);
         self.more = true;
@@ -173,6 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn answer_buffered(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<bool>> {
+        let began = Instant::now();
         let core = &mut *shard.core.borrow_mut();
         let progress = shard.answer(core, &self.input, self.is_all, self.peer, &mut self.body);
         self.input.drain(..progress.consumed);
@@ -180,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.input = Vec::new();
         }
         self.after(progress);
-        self.poll_write_answers(context, shard, core)
+        self.poll_write_answers(context, shard, core, began)
     }
 
     fn after(&mut self, progress: Progress) {
@@ -193,20 +197,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
     }
 
-    /// Writes what can be written of `core.output` and keeps the rest.
+    /// Writes what can be written of `core.output` and keeps the rest. The requests were read when the work `began`.
     fn poll_write_answers(
         &mut self,
         context: &mut Context<'_>,
         shard: &Shard,
         core: &mut super::Core,
+        began: Instant,
     ) -> Poll<io::Result<bool>> {
         let mut written = 0;
+        let mut failed = None;
         if !core.output.is_empty() {
             self.answered = true;
             let now = shard.clock.now();
             while written < core.output.len() {
                 match Pin::new(&mut self.stream).poll_write(context, &core.output[written..]) {
-                    Poll::Ready(count) => written += count?,
+                    Poll::Ready(Ok(count)) => written += count,
+                    Poll::Ready(Err(error)) => {
+                        failed = Some(error);
+                        break;
+                    }
                     Poll::Pending => {
                         self.output.extend_from_slice(&core.output[written..]);
                         break;
@@ -217,7 +227,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let wait = self.wait();
             shard.deadlines.borrow_mut().restart(self.slot, wait, now);
         }
-        Poll::Ready(Ok(true))
+        core.reporter.tally.measure(began.elapsed());
+        failed.map_or(Poll::Ready(Ok(true)), |error| Poll::Ready(Err(error)))
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<()>> {
@@ -255,7 +266,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return false;
         }
         let core = &mut *shard.core.borrow_mut();
+        let began = Instant::now();
         core.reject(Status::RequestTimeout, &shard.clock.date());
+        core.reporter.tally.measure(began.elapsed());
         self.output.append(&mut core.output);
         self.phase = Phase::Finishing;
         shard.deadlines.borrow_mut().restart(self.slot, Wait::Write, shard.clock.now());

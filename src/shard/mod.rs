@@ -34,6 +34,7 @@ use crate::handle::{Handler, Peer};
 use crate::http::body::Body;
 use crate::http::request::{Method, Parsed, Persistence, Request, parse};
 use crate::http::response::{self, Envelope, Status};
+use crate::metrics::hand_over::Reporter;
 use crate::snapshot::Publication;
 use crate::stats::Intake;
 use crate::stats::file_statistics::Question;
@@ -71,6 +72,8 @@ struct Core {
     handler: Handler,
     recorder: Recorder,
     epoch: u64,
+    /// Where answers are counted.
+    reporter: Reporter,
     /// Where connections read to. What is left of it when they wait moves into a buffer of their own, so that an idle
     /// connection has none.
     input: Box<[u8]>,
@@ -109,12 +112,19 @@ impl Progress {
 }
 
 impl Shard {
-    fn new(publication: Arc<Publication>, orders: Arc<Orders>, intake: &Intake, seed: u64) -> Rc<Shard> {
+    fn new(
+        publication: Arc<Publication>,
+        orders: Arc<Orders>,
+        intake: &Intake,
+        reporter: Reporter,
+        seed: u64,
+    ) -> Rc<Shard> {
         let epoch = publication.epoch();
         let core = Core {
             handler: Handler::new(publication.load(), seed),
             recorder: intake.recorder(),
             epoch,
+            reporter,
             input: vec![0; READ_SIZE].into_boxed_slice(),
             output: Vec::with_capacity(READ_SIZE),
         };
@@ -134,11 +144,7 @@ impl Shard {
     /// What a shard does some times a second whether or not there are requests.
     fn tick(&self) {
         self.clock.refresh();
-        {
-            let mut core = self.core.borrow_mut();
-            core.follow(&self.publication);
-            core.recorder.hand_over();
-        }
+        self.hand_over();
         let mut deadlines = self.deadlines.borrow_mut();
         if self.orders.stage() >= Stage::Draining {
             self.draining_since.set(self.draining_since.get().or(Some(self.clock.now())));
@@ -146,6 +152,27 @@ impl Shard {
         } else {
             deadlines.sweep(self.clock.now());
         }
+    }
+
+    /// Takes the current snapshot over and hands over what was counted.
+    fn hand_over(&self) {
+        let core = &mut *self.core.borrow_mut();
+        core.follow(&self.publication);
+        core.recorder.hand_over();
+        let tally = &mut core.reporter.tally;
+        tally.open = self.connections.get();
+        tally.processor_time = clock::processor_time();
+        core.reporter.report(&core.handler.snapshot().mirrors);
+    }
+
+    /// Notes that a connection was accepted.
+    fn note_accepted(&self) {
+        self.core.borrow_mut().reporter.tally.accepted += 1;
+    }
+
+    /// Notes that a connection could not be accepted.
+    fn note_accept_error(&self) {
+        self.core.borrow_mut().reporter.tally.accept_errors += 1;
     }
 
     /// Whether connections are to end with their next answer.
@@ -200,9 +227,10 @@ impl Shard {
                     *body = follows;
                     let Some(outcome) = core.handle(&request, peer, envelope) else {
                         core.reject(Status::InternalServerError, &date);
-                        core.handler = Handler::new(self.publication.load(), fastrand::u64(..));
+                        core.replace_handler(&self.publication);
                         return Progress { then: Then::Finish, ..Progress::to(consumed) };
                     };
+                    core.reporter.tally.count(&outcome);
                     core.recorder.record(&outcome, &request, &core.handler, moment);
                     let then = if request.persistence == Persistence::Close { then } else { Then::Stay };
                     if outcome.kind == Kind::FileStatistics {
@@ -224,9 +252,16 @@ impl Core {
     fn follow(&mut self, publication: &Publication) {
         let epoch = publication.epoch();
         if epoch != self.epoch {
+            self.reporter.tally.settle(&self.handler.snapshot().mirrors);
             self.handler.adopt(publication.load());
             self.epoch = epoch;
         }
+    }
+
+    /// Starts anew with a handler that nothing has happened to.
+    fn replace_handler(&mut self, publication: &Publication) {
+        self.reporter.tally.settle(&self.handler.snapshot().mirrors);
+        self.handler = Handler::new(publication.load(), fastrand::u64(..));
     }
 
     /// Answers `request`; `None` when that hit a defect of ours. It then leaves no trace in the output, and only this one
@@ -252,5 +287,6 @@ impl Core {
     fn reject(&mut self, status: Status, date: &[u8; crate::http::date::HTTP_DATE_LENGTH]) {
         let envelope = Envelope { date, persistence: Persistence::Close, head_only: false };
         response::plain(&mut self.output, status, envelope);
+        self.reporter.tally.count(&Outcome::refused(Method::Other, status));
     }
 }

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hdrhistogram::CreationError;
 use mb_core::config::RuntimeKind;
 
 use super::front::{Front, Listener, StuckError};
 use super::gate::Order;
 use super::listener::ListenError;
 use super::rt::{Handle, Runtime, Seat, probe};
+use crate::metrics::hand_over::{Collector, exchange};
 use crate::snapshot::Publication;
 use crate::stats::Intake;
 
@@ -132,6 +134,9 @@ pub enum StartError {
         /// What the runtime said.
         reason: String,
     },
+    /// Counters cannot be made.
+    #[error("counters of durations: {0}; please report this")]
+    Counters(#[from] CreationError),
 }
 
 /// Acceptors do not accept.
@@ -160,6 +165,7 @@ pub struct Pool {
     shards: Mutex<Vec<Handle>>,
     /// The addresses accepted on: one, and for a moment two.
     fronts: Mutex<Vec<Arc<Front>>>,
+    collectors: Vec<Collector>,
 }
 
 impl Pool {
@@ -175,13 +181,15 @@ impl Pool {
         intake: &Intake,
     ) -> Result<Pool, StartError> {
         let runtime = Runtime::choose(wanted)?;
-        let pool =
-            Pool { runtime, orders: Arc::new(Orders::new(shards)), shards: Mutex::default(), fronts: Mutex::default() };
+        let (reporters, collectors): (Vec<_>, Vec<_>) =
+            (0..shards).map(|_| exchange()).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let orders = Arc::new(Orders::new(shards));
+        let pool = Pool { runtime, orders, shards: Mutex::default(), fronts: Mutex::default(), collectors };
         let cores = usable_cores();
-        for number in 0..shards {
+        for (number, reporter) in reporters.into_iter().enumerate() {
             let core = cores.get(number % cores.len().max(1)).copied();
             let (publication, orders, intake) = (publication.clone(), pool.orders.clone(), intake.clone());
-            let seat = Seat { number, core, publication, orders, intake };
+            let seat = Seat { number, core, publication, orders, intake, reporter };
             match runtime.start(seat) {
                 Ok(shard) => lock(&pool.shards).push(shard),
                 Err(reason) => {
@@ -196,6 +204,11 @@ impl Pool {
     /// What the shards run on.
     pub fn runtime(&self) -> Runtime {
         self.runtime
+    }
+
+    /// Where what the shards count comes from, in the order of their numbers.
+    pub fn collectors(&self) -> Vec<Collector> {
+        self.collectors.clone()
     }
 
     /// How many shards there are.

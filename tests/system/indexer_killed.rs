@@ -28,7 +28,7 @@ fn served() -> (Redirector, MirrorSites) {
 }
 
 /// The indexer that the daemon started.
-fn supervised_indexer(redirector: &mut Redirector) -> Pid {
+pub(crate) fn supervised_indexer(redirector: &mut Redirector) -> Pid {
     let daemon = redirector.daemon().pid();
     eventually("the daemon's indexer", || children(daemon).pop().ok_or_else(|| redirector.daemon().output()))
 }

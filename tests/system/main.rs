@@ -9,6 +9,7 @@ mod existing_installation;
 mod harness;
 mod http_surface;
 mod indexer_killed;
+mod metrics;
 mod migrate;
 mod mirror_changes;
 mod outside_changes;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 mod belongings;
 mod incumbent;
+mod metrics_server;
 mod prepare;
 mod reload;
 mod serve;
@@ -26,6 +27,7 @@ mod sockets;
 
 use super::control_socket::BindError;
 use super::logging::{Log, LogFileError};
+use super::metrics::{Sources, Watch};
 use super::orders::Orders;
 use super::pid_file::{PidFile, PidFileError};
 use super::{change_feed, retention, rpc, service_manager};
@@ -36,6 +38,7 @@ use crate::stats::{self, Statistics, file_statistics};
 use crate::upgrade::inherit::{InheritError, Inheritance};
 use crate::upgrade::program::Program;
 use belongings::Belongings;
+use metrics_server::MetricsServer;
 use prepare::{Prepared, locate_by};
 use serve::Daemon;
 use signals::Signals;
@@ -131,7 +134,8 @@ async fn begin(
 
     let shards = config.shards.unwrap_or_else(|| usable_cores().len());
     let given = Given::to_this_process(inheritance.as_mut(), &config)?;
-    let Sockets { downloads, left, rpc: rpc_socket } = Sockets::open(given, &config, shards).await?;
+    let Sockets { downloads, left, rpc: rpc_socket, metrics: metrics_socket } =
+        Sockets::open(given, &config, shards).await?;
     let (questions, asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
     let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&store), questions)?;
     let pool = Arc::new(Pool::start(shards, &publication, config.runtime, &statistics.intake())?);
@@ -146,13 +150,26 @@ async fn begin(
     };
     // A runtime that is dropped does not wait for shards, and they hold connections.
     let pid_file = pid_file.inspect_err(|_| pool.stop(signals::PATIENCE))?;
-    rpc_socket.open();
+    for socket in metrics_socket.iter().chain([&rpc_socket]) {
+        socket.open();
+    }
     tracing::info!("serving on {} with {} shards on {}", config.listen_address, pool.shards(), pool.runtime());
     service_manager::ready("serving");
 
     let belongings = Belongings::new(options, &config, inheritance.take());
     let (orders, ordered) = Orders::channel();
     let link = belongings.indexer_link();
+    let seen = Watch::new(Sources {
+        publication: publication.clone(),
+        collectors: pool.collectors(),
+        table: table.clone(),
+        indexer: link.clone(),
+        figures: statistics.figures(),
+        monitor: options.monitor,
+        source_interval: config.repository_scan_interval,
+    })
+    .inspect_err(|_| pool.stop(signals::PATIENCE))
+    .map_err(StartError::Counters)?;
     let parts = rpc::Parts {
         table: table.clone(),
         indexer: link.clone(),
@@ -170,6 +187,7 @@ async fn begin(
         publication,
         missing_geo,
         rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
+        metrics: MetricsServer::start(metrics_socket, seen),
         following: tokio::spawn(watch.follow()),
         feed: tokio::spawn(change_feed::follow(table.clone(), link)),
         pruning: tokio::spawn(retention::follow(table, config.stats_retention)),

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::belongings::Belongings;
 use super::incumbent::Incumbent;
+use super::metrics_server::MetricsServer;
 use super::reload::Reloaded;
 use super::signals::{PATIENCE, Signal, Signals};
 use super::{DaemonError, Options};
@@ -48,6 +49,7 @@ pub(super) struct Daemon {
     pub(super) pool: Arc<Pool>,
     pub(super) publication: Arc<Publication>,
     pub(super) rpc: RpcServer,
+    pub(super) metrics: MetricsServer,
     pub(super) following: JoinHandle<()>,
     pub(super) feed: JoinHandle<()>,
     pub(super) pruning: JoinHandle<()>,
@@ -153,7 +155,8 @@ impl Daemon {
     }
 
     /// Answers what is under way, then lets go of everything.
-    async fn end(self, end: End, statistics: &mut Option<Statistics>) -> Result<(), DaemonError> {
+    async fn end(mut self, end: End, statistics: &mut Option<Statistics>) -> Result<(), DaemonError> {
+        self.metrics.stop();
         let patience = match &end {
             End::Stop(patience) => *patience,
             End::HandedOver(_) | End::Failed(_) => PATIENCE,
@@ -182,7 +185,9 @@ impl Daemon {
     /// Starts handing over to a new process. `answer` is told when that serves, or why it does not.
     fn start_upgrade(&self, answer: Option<oneshot::Sender<Answer>>) -> Upgrade {
         let stopping = Arc::new(Notify::new());
-        let incumbent = Incumbent { pool: self.pool.clone(), control: vec![(Role::Rpc, self.rpc.socket.clone())] };
+        let metrics = self.metrics.socket().map(|socket| (Role::Metrics, socket.clone()));
+        let control = [(Role::Rpc, self.rpc.socket.clone())].into_iter().chain(metrics).collect();
+        let incumbent = Incumbent { pool: self.pool.clone(), control };
         let program = self.program.clone();
         let socket = self.config.state_dir.join(UPGRADE_SOCKET);
         let told = stopping.clone();
@@ -239,6 +244,11 @@ impl Daemon {
         // What can still fail comes first.
         let front = self.new_front(&config).await?;
         let rpc_socket = self.new_rpc_socket(&config).await?;
+        let moves_metrics = config.metrics_listen_address != self.config.metrics_listen_address;
+        let metrics_socket = match &config.metrics_listen_address {
+            Some(address) if moves_metrics => Some(new_control_socket("MetricsListenAddress", address).await?),
+            _ => None,
+        };
 
         let (settings, geo) = (Arc::new(Settings::from(&config)), Arc::new(geo));
         self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
@@ -249,6 +259,10 @@ impl Daemon {
         if let Some(socket) = rpc_socket {
             self.rpc.move_to(socket);
         }
+        if moves_metrics {
+            self.metrics.move_to(metrics_socket);
+        }
+        self.metrics.configure(&config);
         self.reopen_logs();
         self.config = config;
         self.missing_geo = missing_geo;
@@ -276,8 +290,7 @@ impl Daemon {
         if config.rpc_listen_address == self.config.rpc_listen_address {
             return Ok(None);
         }
-        let bound = ControlSocket::bind("RPCListenAddress", &config.rpc_listen_address).await;
-        bound.map(Some).map_err(|error| format!("{error}\nNothing was changed"))
+        new_control_socket("RPCListenAddress", &config.rpc_listen_address).await.map(Some)
     }
 
     /// Accepts on `front`, then answers what is queued at the address before and leaves it. What an operator should know of
@@ -296,6 +309,10 @@ impl Daemon {
             Err(error) => Some(error.to_string()),
         }
     }
+}
+
+async fn new_control_socket(key: &'static str, address: &str) -> Result<ControlSocket, String> {
+    ControlSocket::bind(key, address).await.map_err(|error| format!("{error}\nNothing was changed"))
 }
 
 /// The answer to whoever asks for something that must wait for the end of an upgrade.

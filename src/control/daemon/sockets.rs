@@ -20,6 +20,8 @@ pub(super) struct Sockets {
     pub(super) left: Vec<Front>,
     /// Where commands are served.
     pub(super) rpc: ControlSocket,
+    /// Where metrics are served.
+    pub(super) metrics: Option<ControlSocket>,
 }
 
 /// Sockets that somebody gave to this process, by what they are for.
@@ -97,7 +99,11 @@ impl Sockets {
             Front::inherited(&configured, as_sockets(wanted), shards)?
         };
         let rpc = given.control(Role::Rpc, "RPCListenAddress", &config.rpc_listen_address).await?;
-        Ok(Sockets { downloads, left, rpc })
+        let metrics = match &config.metrics_listen_address {
+            Some(address) => Some(given.control(Role::Metrics, "MetricsListenAddress", address).await?),
+            None => None,
+        };
+        Ok(Sockets { downloads, left, rpc, metrics })
     }
 }
 

@@ -30,6 +30,7 @@ use super::front::Listener;
 use super::gate::Order;
 use super::pool::{Orders, Stage};
 use crate::handle::Peer;
+use crate::metrics::hand_over::Reporter;
 use crate::snapshot::Publication;
 use crate::stats::Intake;
 
@@ -106,6 +107,8 @@ pub struct Seat {
     pub orders: Arc<Orders>,
     /// Where it takes part in the statistics.
     pub intake: Intake,
+    /// Where it counts.
+    pub reporter: Reporter,
 }
 
 impl Seat {
@@ -179,6 +182,7 @@ async fn accept<D: Door>(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>,
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => door = None,
             Some(Err(error)) => {
                 tracing::warn!("a connection cannot be accepted: {error}");
+                shard.note_accept_error();
                 sleep(ACCEPT_PAUSE).await;
             }
         }

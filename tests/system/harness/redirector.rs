@@ -18,6 +18,7 @@ use super::tree::{self, USUAL_TIME};
 
 const HTTP_PORT: u16 = 8080;
 const RPC_PORT: u16 = 3390;
+const METRICS_PORT: u16 = 9390;
 
 /// Names the runtime that daemons run on where a test does not choose one itself: `make test` runs the tests of what a
 /// client sees once more with `epoll`.
@@ -90,6 +91,17 @@ impl Redirector {
     /// Where commands are served.
     pub(crate) fn rpc_address(&self) -> SocketAddr {
         self.host.port(RPC_PORT)
+    }
+
+    /// Where metrics are served, once [`Redirector::with_metrics`] said so.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.host.port(METRICS_PORT)
+    }
+
+    /// Has metrics served; takes effect at the next start.
+    pub(crate) fn with_metrics(&mut self) -> &mut Redirector {
+        let address = self.metrics_address();
+        self.set("MetricsListenAddress", address)
     }
 
     /// The configuration file, written with the settings of this moment.

@@ -1,0 +1,49 @@
+//! The server of metrics and health, on its current address if it has one.
+
+use std::sync::Arc;
+
+use mb_core::config::Config;
+use tokio::task::JoinHandle;
+
+use crate::control::control_socket::ControlSocket;
+use crate::control::metrics::{Watch, serve};
+
+/// The server, which may have nowhere to serve.
+pub(super) struct MetricsServer {
+    watch: Arc<Watch>,
+    serving: Option<(ControlSocket, JoinHandle<()>)>,
+}
+
+impl MetricsServer {
+    pub(super) fn start(socket: Option<ControlSocket>, watch: Watch) -> MetricsServer {
+        let mut server = MetricsServer { watch: Arc::new(watch), serving: None };
+        server.move_to(socket);
+        server
+    }
+
+    /// Serves on `socket` from now on. Connections to the old address are cut.
+    pub(super) fn move_to(&mut self, socket: Option<ControlSocket>) {
+        self.stop();
+        self.serving = socket.map(|socket| {
+            let serving = tokio::spawn(serve(socket.clone(), Arc::clone(&self.watch)));
+            (socket, serving)
+        });
+    }
+
+    /// Judges by another configuration.
+    pub(super) fn configure(&self, config: &Config) {
+        self.watch.configure(config.repository_scan_interval);
+    }
+
+    /// Where it serves.
+    pub(super) fn socket(&self) -> Option<&ControlSocket> {
+        self.serving.as_ref().map(|(socket, _)| socket)
+    }
+
+    /// Ends at once: nobody's download depends on it.
+    pub(super) fn stop(&mut self) {
+        if let Some((_, serving)) = self.serving.take() {
+            serving.abort();
+        }
+    }
+}
