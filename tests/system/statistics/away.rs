@@ -87,11 +87,11 @@ fn a_connection_that_is_cut_before_the_answer_counts_once() {
     assert_eq!(proxy.left_to_swallow(), 0, "connections were cut");
 }
 
-/// The promise is one second. The test asks for a little more, since it shares its processors with all other tests.
+/// The promise is one second. The test asks for a little more, since it may share its processors with others.
 #[test]
 fn a_killed_daemon_loses_the_last_second_at_most() {
     const PROMISED: Duration = Duration::from_secs(1);
-    const BUSY_MACHINE: Duration = Duration::from_secs(1);
+    const BUSY_MACHINE: Duration = Duration::from_secs(2);
     let (mut scene, redis) = scene_on_redis();
     let mut answered: Vec<Instant> = Vec::new();
     while answered.first().is_none_or(|first| first.elapsed() < 2 * (PROMISED + BUSY_MACHINE)) {
