@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench deb fmt lint clean test-programs test-python test-valkey demo-programs
+.PHONY: help build test demo bench micro-bench instructions deb fmt lint clean test-programs test-python test-valkey demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -43,7 +43,11 @@ bench: bench-programs ## Compare with nginx and a raw epoll loop (10 minutes; BE
 	@exec $${CARGO_TARGET_DIR:-target}/release/mb-bench --json $${CARGO_TARGET_DIR:-target}/bench.json $(BENCH_ARGS)
 
 micro-bench: ## Measure the steps of a request without sockets
-	$(CARGO) bench --locked -p mirrorbits
+	$(CARGO) bench --locked -p mirrorbits --bench request
+
+instructions: ## Count the instructions of the steps of a request by callgrind, and compare with those recorded
+	@.ci/install valgrind
+	$(CARGO) bench --locked -p mirrorbits --bench instructions
 
 deb: build ## Build the Debian package, into target/debian
 	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb

@@ -9,7 +9,7 @@ use mb_index::{Entry, FileIndex};
 use mirrorbits::handle::Handler;
 use mirrorbits::http::request::{Persistence, parse};
 use mirrorbits::http::response::{Envelope, Response, Status};
-use mirrorbits::select::distance::{Point, kilometres};
+use mirrorbits::select::distance::{Point, Position, kilometres};
 use mirrorbits::select::draw::{Candidates, KEPT};
 use mirrorbits::select::filter::{FileCopy, Source};
 use mirrorbits::select::score::Query;
@@ -174,11 +174,8 @@ impl Clients {
             let address = places::random_client(&mut random);
             let located = world.snapshot.geo.locate(IpAddr::V4(address));
             let (place, system) = (located.place(), located.autonomous_system());
-            let here = Point { latitude: place.latitude, longitude: place.longitude };
-            let distances = world.snapshot.mirrors.rows().iter().map(|row| {
-                let settings = &row.mirror.settings;
-                kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
-            });
+            let here = Position::from(Point { latitude: place.latitude, longitude: place.longitude });
+            let distances = world.snapshot.mirrors.rows().iter().map(|row| kilometres(&here, &row.position));
             let (country, continent) = (Code::of(&place.country_code), Code::of(&place.continent_code));
             (Client { country, continent, asn: system.number }, distances.collect())
         };

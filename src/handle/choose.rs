@@ -23,7 +23,7 @@ const SHORTLISTS_BUDGET: usize = 48 * 1024 * 1024;
 
 /// What was found out about which mirrors may answer.
 pub struct Choices {
-    shortlists: Cache<ShortlistKey, Rc<Shortlist>>,
+    shortlists: Cache<ShortlistKey, Shortlist>,
     /// Where a shortlist cannot tell.
     candidates: Cache<CandidatesKey, Rc<Candidates>>,
 }
@@ -103,17 +103,17 @@ impl Exchange<'_, '_, '_> {
         !candidates.is_empty()
     }
 
-    fn shortlist(&mut self, location: &Location, client: Client, key: ShortlistKey) -> Rc<Shortlist> {
+    fn shortlist(&mut self, location: &Location, client: Client, key: ShortlistKey) -> Shortlist {
         let snapshot = self.snapshot;
         self.choices.shortlists.get(&key, |shortlist| shortlist.bytes()).unwrap_or_else(|| {
-            let shortlist = Rc::new(Shortlist::of(
+            let shortlist = Shortlist::of(
                 &snapshot.mirrors,
                 snapshot.mirrors_by_ordinal(),
                 client,
                 key.wanted,
                 snapshot.settings.rules.weight_distribution_range,
                 |row| location.place.distance(snapshot.mirrors.row(row)),
-            ));
+            );
             self.choices.shortlists.insert(key, shortlist.clone(), shortlist.bytes());
             shortlist
         })
@@ -144,8 +144,10 @@ impl Exchange<'_, '_, '_> {
     ) {
         let snapshot = self.snapshot;
         let mut distances = std::mem::take(&mut self.scratch.distances);
-        distances.clear();
-        distances.extend(snapshot.mirrors.rows().iter().map(|mirror| location.place.distance(mirror)));
+        distances.resize(snapshot.mirrors.len(), 0.0);
+        for (row, _) in copies(snapshot, files, file) {
+            distances[row as usize] = location.place.distance(snapshot.mirrors.row(row));
+        }
         let query = Query {
             source: self.source(file),
             client,

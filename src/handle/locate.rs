@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mb_core::geo::{AutonomousSystem, Place, RecordKey};
 
 use crate::select::cache::Cache;
-use crate::select::distance::{Point, kilometres};
+use crate::select::distance::{Point, Position, kilometres};
 use crate::select::{Client, Code, TableMirror};
 use crate::snapshot::Snapshot;
 
@@ -23,11 +23,17 @@ pub struct KnownPlace {
     pub country: Code,
     /// Its continent.
     pub continent: Code,
+    position: Position,
 }
 
 impl KnownPlace {
     fn new(place: Place) -> KnownPlace {
-        KnownPlace { country: Code::of(&place.country_code), continent: Code::of(&place.continent_code), place }
+        KnownPlace {
+            country: Code::of(&place.country_code),
+            continent: Code::of(&place.continent_code),
+            position: Point { latitude: place.latitude, longitude: place.longitude }.into(),
+            place,
+        }
     }
 
     /// Kilometres to `mirror`; 0 for a client that is not located.
@@ -35,9 +41,7 @@ impl KnownPlace {
         if self.country == Code::NONE {
             return 0.0;
         }
-        let settings = &mirror.mirror.settings;
-        let here = Point { latitude: self.place.latitude, longitude: self.place.longitude };
-        kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
+        kilometres(&self.position, &mirror.position)
     }
 
     fn bytes(&self) -> usize {

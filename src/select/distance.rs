@@ -13,12 +13,25 @@ pub struct Point {
     pub longitude: f32,
 }
 
+/// A point with what of every distance from it depends on it alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    point: Point,
+    /// Cosine of the latitude.
+    cosine: f64,
+}
+
+impl From<Point> for Position {
+    fn from(point: Point) -> Position {
+        Position { point, cosine: f64::from(point.latitude * RADIANS_PER_DEGREE).cos() }
+    }
+}
+
 /// Kilometres from `a` to `b` by the haversine formula, f32.
-pub fn kilometres(a: Point, b: Point) -> f32 {
-    let half_latitude = f64::from((b.latitude - a.latitude) * RADIANS_PER_DEGREE / 2.0).sin();
-    let half_longitude = f64::from((b.longitude - a.longitude) * RADIANS_PER_DEGREE / 2.0).sin();
-    let cosines = f64::from(a.latitude * RADIANS_PER_DEGREE).cos() * f64::from(b.latitude * RADIANS_PER_DEGREE).cos();
-    let square = half_latitude * half_latitude + half_longitude * half_longitude * cosines;
+pub fn kilometres(a: &Position, b: &Position) -> f32 {
+    let half_latitude = f64::from((b.point.latitude - a.point.latitude) * RADIANS_PER_DEGREE / 2.0).sin();
+    let half_longitude = f64::from((b.point.longitude - a.point.longitude) * RADIANS_PER_DEGREE / 2.0).sin();
+    let square = half_latitude * half_latitude + half_longitude * half_longitude * (a.cosine * b.cosine);
     // Rounding can carry the square of antipodes beyond 1, where the root of the rest would be no number.
     let square = square.min(1.0);
     EARTH_RADIUS_KM * (2.0 * square.sqrt().atan2((1.0 - square).sqrt())) as f32
@@ -30,18 +43,18 @@ mod tests {
 
     #[test]
     fn paris_to_new_york() {
-        let paris = Point { latitude: 48.8566, longitude: 2.3522 };
-        let new_york = Point { latitude: 40.7128, longitude: -74.006 };
-        assert!((kilometres(paris, new_york) - 5837.0).abs() < 2.0);
-        assert_eq!(kilometres(paris, paris), 0.0);
+        let paris = Position::from(Point { latitude: 48.8566, longitude: 2.3522 });
+        let new_york = Position::from(Point { latitude: 40.7128, longitude: -74.006 });
+        assert!((kilometres(&paris, &new_york) - 5837.0).abs() < 2.0);
+        assert_eq!(kilometres(&paris, &paris), 0.0);
     }
 
     #[test]
     fn antipodes_are_half_the_circumference_apart() {
         for latitude in -90..=90 {
-            let here = Point { latitude: latitude as f32, longitude: 10.0 };
-            let there = Point { latitude: -latitude as f32, longitude: -170.0 };
-            assert!((kilometres(here, there) - 20015.0).abs() < 5.0, "{latitude}");
+            let here = Position::from(Point { latitude: latitude as f32, longitude: 10.0 });
+            let there = Position::from(Point { latitude: -latitude as f32, longitude: -170.0 });
+            assert!((kilometres(&here, &there) - 20015.0).abs() < 5.0, "{latitude}");
         }
     }
 }

@@ -6,6 +6,8 @@
 //! is. A shortlist holds these few with everything that does not depend on the file. It takes a look at some dozens of
 //! mirrors per request instead of an evaluation of all, and works for any number of distinct sets.
 
+use std::rc::Rc;
+
 use mb_core::mirror::DownloadProtocol;
 use mb_core::time::FileTime;
 
@@ -17,19 +19,18 @@ use super::{Accepted, Client, MirrorTable};
 /// Nearest mirrors that are held. A guess: a set that has none of them is rare, and evaluated as a whole.
 const NEAREST: usize = 64;
 /// Farthest mirrors that are held, likewise.
-const FARTHEST: usize = 32;
+const FARTHEST: usize = 16;
 
-/// The mirrors that matter to the clients of one place and network.
+/// The mirrors that matter to the clients of one place and network. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shortlist {
-    /// By ascending distance.
-    nearest: Box<[Contender]>,
-    /// All mirrors up to this distance are among `nearest`; none when there are more at one distance than are held.
+    /// Those that may have a weight however far they are, then the nearest by ascending distance, then the farthest by
+    /// descending distance: one piece of memory, since what a request waits for is memory.
+    contenders: Rc<[Contender]>,
+    favoured: usize,
+    nearest: usize,
+    /// All mirrors up to this distance are among the nearest; none when there are more at one distance than are held.
     reach: Option<f32>,
-    /// Those that may have a weight however far they are.
-    favoured: Box<[(Contender, Standing)]>,
-    /// Ordinals and distances, by descending distance.
-    farthest: Box<[(u32, f32)]>,
     range: f32,
 }
 
@@ -40,8 +41,10 @@ struct Contender {
     ordinal: u32,
     row: u32,
     distance: f32,
+    standing: Standing,
     protocol: DownloadProtocol,
-    favoured: bool,
+    /// It may have a weight however far it is.
+    is_favoured: bool,
 }
 
 impl Shortlist {
@@ -62,34 +65,29 @@ impl Shortlist {
             outdated_minutes: None,
             fix_timezone_offsets: false,
         };
-        let mut favoured = Vec::new();
         let serving = mirrors.filter_map(|(ordinal, row)| {
             let mirror = table.row(row);
             let protocol = filter::check(mirror, FileCopy::Matches, &source, &client, wanted).ok()?;
             let (distance, standing) = (distance(row), Standing::of(mirror, &client));
             // Below a kilometre, truncation leaves even the farthest mirror a weight.
             let is_favoured = standing != Standing::PLAIN || distance < 1.0;
-            let contender = Contender { ordinal, row, distance, protocol, favoured: is_favoured };
-            if is_favoured {
-                favoured.push((contender, standing));
-            }
-            Some(contender)
+            Some(Contender { ordinal, row, distance, standing, protocol, is_favoured })
         });
         let mut serving: Vec<_> = serving.collect();
         serving.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
-        let farthest = serving.iter().rev().take(FARTHEST).map(|mirror| (mirror.ordinal, mirror.distance)).collect();
         let mut reach = Some(f32::INFINITY);
         if let Some(first_left_out) = serving.get(NEAREST).map(|mirror| mirror.distance) {
             // Of several at one distance, either all are held or the reach ends before them.
             let held = serving.partition_point(|mirror| mirror.distance < first_left_out);
             reach = held.checked_sub(1).map(|last| serving[last].distance);
-            serving.truncate(NEAREST);
         }
+        let favoured = serving.iter().filter(|mirror| mirror.is_favoured);
+        let contenders = favoured.chain(serving.iter().take(NEAREST)).chain(serving.iter().rev().take(FARTHEST));
         Shortlist {
-            nearest: serving.into(),
+            contenders: contenders.copied().collect(),
+            favoured: serving.iter().filter(|mirror| mirror.is_favoured).count(),
+            nearest: serving.len().min(NEAREST),
             reach,
-            favoured: favoured.into(),
-            farthest,
             range: weight_distribution_range,
         }
     }
@@ -98,36 +96,33 @@ impl Shortlist {
     /// load is not shared by weight or too few mirrors of the set are on the list to tell: the set is then to be evaluated
     /// as a whole.
     pub fn candidates(&self, contains: impl Fn(u32) -> bool, candidates: &mut Candidates) -> bool {
-        let Some(first) = self.nearest.iter().position(|mirror| contains(mirror.ordinal)) else { return false };
-        let Some(farthest) = self.farthest.iter().find(|(ordinal, _)| contains(*ordinal)) else { return false };
-        let scale = Scale::new(self.nearest[first].distance, farthest.1, self.range);
-        if self.reach.is_none_or(|reach| self.nearest[first].distance > reach || scale.near() > reach) {
+        let (favoured, rest) = self.contenders.split_at(self.favoured);
+        let (nearest, farthest) = rest.split_at(self.nearest);
+        let Some(first) = nearest.iter().position(|mirror| contains(mirror.ordinal)) else { return false };
+        let Some(farthest) = farthest.iter().find(|mirror| contains(mirror.ordinal)) else { return false };
+        let closest = nearest[first].distance;
+        let scale = Scale::new(closest, farthest.distance, self.range);
+        if self.reach.is_none_or(|reach| closest > reach || scale.near() > reach) {
             return false;
         }
         candidates.clear_shared();
-        let mut add = |mirror: &Contender, standing: &Standing| {
-            let (score, weight) = scale.score(standing, mirror.distance);
+        let near = nearest[first..].iter().take_while(|mirror| mirror.distance <= scale.near());
+        for mirror in near.filter(|mirror| !mirror.is_favoured).chain(favoured) {
+            if !contains(mirror.ordinal) {
+                continue;
+            }
+            let (score, weight) = scale.score(&mirror.standing, mirror.distance);
             if weight > 0 {
                 let Contender { row, protocol, distance, .. } = *mirror;
                 candidates.push_shared(Accepted { row, protocol, distance, score, weight });
             }
-        };
-        let near = self.nearest[first..].iter().take_while(|mirror| mirror.distance <= scale.near());
-        near.filter(|mirror| !mirror.favoured && contains(mirror.ordinal))
-            .for_each(|mirror| add(mirror, &Standing::PLAIN));
-        self.favoured
-            .iter()
-            .filter(|(mirror, _)| contains(mirror.ordinal))
-            .for_each(|(mirror, standing)| add(mirror, standing));
+        }
         candidates.is_shared()
     }
 
     /// Size in memory, in bytes, for the cache's bound.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + size_of_val::<[Contender]>(&self.nearest)
-            + size_of_val::<[(Contender, Standing)]>(&self.favoured)
-            + size_of_val::<[(u32, f32)]>(&self.farthest)
+        size_of::<Self>() + size_of_val::<[Contender]>(&self.contenders)
     }
 }
 
@@ -136,7 +131,7 @@ mod tests {
     use mb_core::mirror::{Health, Mirror, MirrorId, MirrorSettings, MirrorState};
     use proptest::prelude::*;
 
-    use super::super::distance::{Point, kilometres};
+    use super::super::distance::{Point, Position, kilometres};
     use super::super::score::Query;
     use super::super::{Code, Evaluation};
     use super::*;
@@ -176,11 +171,8 @@ mod tests {
             let table = MirrorTable::new((1..=mirrors).map(|id| mirror(id, &mut random)).collect());
             let has: Vec<bool> = (0..mirrors).map(|_| random.u8(0..100) < density).collect();
             let client = Client { country: Code::of(COUNTRIES[random.usize(..4)]), asn: random.u32(0..4), ..Client::default() };
-            let here = Point { latitude: random.i32(-8..8) as f32 * 10.0, longitude: random.i32(-9..9) as f32 * 20.0 };
-            let distances: Vec<f32> = table.rows().iter().map(|row| {
-                let settings = &row.mirror.settings;
-                kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
-            }).collect();
+            let here = Position::from(Point { latitude: random.i32(-8..8) as f32 * 10.0, longitude: random.i32(-9..9) as f32 * 20.0 });
+            let distances: Vec<f32> = table.rows().iter().map(|row| kilometres(&here, &row.position)).collect();
 
             let source =
                 Source { size: 0, modified: FileTime::from_seconds(0), outdated_minutes: None, fix_timezone_offsets: false };

@@ -3,6 +3,8 @@
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, UrlScheme, absolute_url};
 use mb_core::time::Timestamp;
 
+use super::distance::{Point, Position};
+
 /// A country or continent code, comparable in one instruction.
 ///
 /// The geo databases know two-letter codes only. A code of a mirror that is no two ASCII characters can therefore never
@@ -40,6 +42,8 @@ pub struct TableMirror {
     /// Its base URL for downloads over HTTPS; meaningless when that is not offered.
     pub https_url: String,
     /// Where it is.
+    pub position: Position,
+    /// The continent it stands on.
     pub continent: Code,
     /// Countries; the first one is where it stands.
     pub countries: Vec<Code>,
@@ -57,6 +61,7 @@ impl TableMirror {
             scheme: UrlScheme::of(&settings.http_url),
             http_url: absolute_url(&settings.http_url, DownloadProtocol::Http),
             https_url: absolute_url(&settings.http_url, DownloadProtocol::Https),
+            position: Point { latitude: settings.latitude, longitude: settings.longitude }.into(),
             continent: Code::of(&settings.continent_code),
             countries: codes(&settings.country_codes),
             excluded_countries: codes(&settings.excluded_country_codes),

@@ -14,7 +14,7 @@ use mb_core::time::FileTime;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::distance::{Point, kilometres};
+use super::distance::{Point, Position, kilometres};
 use super::filter::{FileCopy, Source, Wanted};
 use super::score::Query;
 use super::{Client, Code, Evaluation, MirrorTable, Rules};
@@ -140,15 +140,8 @@ fn check(group: &Group, scenario: &Scenario, query: &RecordedQuery, geo: &GeoDat
         continent: Code::of(&place.continent_code),
         asn: if asn == 0 { NOBODY_S_ASN } else { asn },
     };
-    let here = Point { latitude: place.latitude, longitude: place.longitude };
-    let distances: Vec<f32> = table
-        .rows()
-        .iter()
-        .map(|row| {
-            let settings = &row.mirror.settings;
-            kilometres(here, Point { latitude: settings.latitude, longitude: settings.longitude })
-        })
-        .collect();
+    let here = Position::from(Point { latitude: place.latitude, longitude: place.longitude });
+    let distances: Vec<f32> = table.rows().iter().map(|row| kilometres(&here, &row.position)).collect();
     let wanted = match (query.https.as_deref(), query.xfp.as_deref()) {
         (Some("1"), _) | (None, Some("https")) => Wanted::Https,
         (Some("0"), _) => Wanted::Http,

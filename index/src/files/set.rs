@@ -31,7 +31,7 @@ impl<'a> MirrorSet<'a> {
 
     /// Whether the mirror with this ordinal is in the set.
     pub fn contains(&self, ordinal: u32) -> bool {
-        contains(self.words.iter().map(|word| word.to_native()), ordinal)
+        self.words.get(ordinal as usize / 64).is_some_and(|word| word.to_native() >> (ordinal % 64) & 1 == 1)
     }
 
     /// The ordinals in the set, ascending.
