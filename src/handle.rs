@@ -33,7 +33,7 @@ pub use address::Peer;
 pub use settings::Settings;
 
 use choose::Choices;
-use locate::{Location, Locator};
+use locate::{Location, Locator, Origin};
 use outcome::{Chosen, File, Kind, Outcome};
 
 /// Answers the requests of one shard.
@@ -102,8 +102,19 @@ impl Handler {
         let mut alias = std::mem::take(&mut scratch.alias);
         path.clear();
         let outcome = Outcome::refused(request.method, Status::NotFound);
-        let mut exchange =
-            Exchange { snapshot, locator, choices, random, scratch, request, peer, envelope, out, outcome };
+        let mut exchange = Exchange {
+            snapshot,
+            locator,
+            choices,
+            random,
+            scratch,
+            request,
+            peer,
+            envelope,
+            out,
+            outcome,
+            origin: None,
+        };
         exchange.answer(&mut path, &mut alias);
         let outcome = exchange.outcome;
         self.scratch.path = path;
@@ -125,6 +136,8 @@ struct Exchange<'h, 'r, 'o> {
     out: &'o mut Vec<u8>,
     /// What is known of it so far; a refusal until an answer says what it is.
     outcome: Outcome,
+    /// Where it comes from, when it was looked up ahead of its use.
+    origin: Option<Origin<'h>>,
 }
 
 impl<'h> Exchange<'h, '_, '_> {
@@ -161,7 +174,16 @@ impl<'h> Exchange<'h, '_, '_> {
             }
             return self.answer_by_fallback(decoded, None, &parameters);
         };
-        match files.resolve(without_trailing_slash(decoded), alias) {
+        let path = without_trailing_slash(decoded);
+        if parameters.directive == Directive::None {
+            // The index's memory comes while the client is looked up.
+            let announced = files.announce(path);
+            let address = self.client_address();
+            files.fetch_row(&announced);
+            self.origin = Some(self.locator.origin(&self.snapshot.geo, address));
+            files.fetch_path(&announced);
+        }
+        match files.resolve(path, alias) {
             Entry::Missing | Entry::Alias(_) => self.plain(Status::NotFound),
             Entry::Forbidden => self.plain(Status::Forbidden),
             Entry::Directory if wants_statistics => self.plain(Status::NotFound),
@@ -187,13 +209,14 @@ impl<'h> Exchange<'h, '_, '_> {
             return self.start(Status::NotModified).header("Last-Modified", last_modified).no_body();
         }
         let wanted = self.wanted(parameters);
-        let location = self.locate(None);
+        let origin = self.origin();
         let settings = &self.snapshot.settings;
         let as_json = document::wants_json(settings.output_mode, self.request.accepts_json);
         let count = if as_json { usize::MAX } else { settings.max_link_headers.saturating_add(1) };
-        if !self.draw(files, file, &location, wanted, count) {
+        if !self.draw(files, file, &origin, wanted, count) {
             self.answer_by_fallback(file.path(), Some(file), parameters);
         } else if as_json {
+            let location = self.locator.locate(&origin);
             self.json(files, file, &location, wanted, parameters.pretty);
         } else {
             self.redirect(file.path());
@@ -219,12 +242,29 @@ impl<'h> Exchange<'h, '_, '_> {
 
     /// Where the client is, or where `instead` is.
     fn locate(&mut self, instead: Option<IpAddr>) -> Location {
-        let trusted = &self.snapshot.settings.trusted_proxies;
-        let address =
-            instead.unwrap_or_else(|| address::client_address(self.peer, &self.request.forwarded_for, trusted));
-        let location = self.locator.locate(self.snapshot, address);
-        self.outcome.client = Some(outcome::Client { address, asn: location.system.number });
-        location
+        let origin = match instead {
+            Some(address) => {
+                let origin = self.locator.origin(&self.snapshot.geo, address);
+                self.outcome.client = Some(outcome::Client { address, asn: origin.asn });
+                origin
+            }
+            None => self.origin(),
+        };
+        self.locator.locate(&origin)
+    }
+
+    /// Where the request comes from.
+    fn origin(&mut self) -> Origin<'h> {
+        let origin = self.origin.take().unwrap_or_else(|| {
+            let address = self.client_address();
+            self.locator.origin(&self.snapshot.geo, address)
+        });
+        self.outcome.client = Some(outcome::Client { address: origin.address, asn: origin.asn });
+        origin
+    }
+
+    fn client_address(&self) -> IpAddr {
+        address::client_address(self.peer, &self.request.forwarded_for, &self.snapshot.settings.trusted_proxies)
     }
 
     /// Takes down who is chosen.

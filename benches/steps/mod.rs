@@ -91,7 +91,11 @@ pub fn with(world: &World, name: &str, mut measure: impl FnMut(&mut dyn FnMut())
             let pairs: Vec<_> = (0..CLIENTS).map(|client| (client, random.u32(..files.len() as u32))).collect();
             measure(&mut round(&pairs, |&(client, file)| {
                 let set = files.set(files.file(file).set());
-                shortlists[client].candidates(|ordinal| set.contains(ordinal), &mut candidates);
+                shortlists[client].candidates(
+                    &world.snapshot.mirrors,
+                    |ordinal| set.contains(ordinal),
+                    &mut candidates,
+                );
             }));
         }
         "draw" => {

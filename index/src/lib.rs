@@ -29,6 +29,7 @@ mod publish;
 
 pub use current::{Current, CurrentError, read_current};
 pub use files::builder::{BuildError, Exception, FileRecord, FilesBuilder, FilesModel};
+pub use files::prefetch::Announced;
 pub use files::reader::{Entry, FileIndex, FileRef};
 pub use files::set::{MirrorSet, SetId};
 pub use files::verify::FilesViolation;

@@ -7,7 +7,7 @@ use mb_core::geo::RecordKey;
 use mb_index::{FileIndex, FileRef};
 
 use super::Exchange;
-use super::locate::Location;
+use super::locate::{Location, Origin};
 use crate::select::cache::Cache;
 use crate::select::draw::Candidates;
 use crate::select::filter::{FileCopy, Source};
@@ -62,24 +62,23 @@ impl Exchange<'_, '_, '_> {
         &mut self,
         files: &FileIndex,
         file: FileRef<'_>,
-        location: &Location,
+        origin: &Origin<'_>,
         wanted: Wanted,
         count: usize,
     ) -> bool {
-        let client = self.comparable(location.client());
         let exceptional =
             file.exceptions().len() > 0 && self.snapshot.settings.rules.outdated_minutes(file.path()).is_some();
         if exceptional {
             // Copies that differ may be accepted: this file is unlike the others of its set.
-            self.evaluate(files, file, location, client, wanted);
-            return self.draw_among(&Candidates::of(&self.scratch.evaluation), count);
+            let candidates = self.evaluate_for(files, file, origin, wanted);
+            return self.draw_among(&candidates, count);
         }
-        let among = ShortlistKey { place: location.place_key, asn: client.asn, wanted };
-        if client.is_located() {
-            let shortlist = self.shortlist(location, client, among);
+        let among = ShortlistKey { place: origin.place_key, asn: self.comparable_asn(origin.asn), wanted };
+        if let Some(shortlist) = self.shortlist(origin, among) {
             let set = files.set(file.set());
             let mut candidates = std::mem::take(&mut self.scratch.candidates);
-            let told = shortlist.candidates(|ordinal| set.contains(ordinal), &mut candidates);
+            let mirrors = &self.snapshot.mirrors;
+            let told = shortlist.candidates(mirrors, |ordinal| set.contains(ordinal), &mut candidates);
             let drawn = told && self.draw_among(&candidates, count);
             self.scratch.candidates = candidates;
             if drawn {
@@ -89,12 +88,24 @@ impl Exchange<'_, '_, '_> {
         let key = CandidatesKey { set: file.set().number(), among };
         let known = self.choices.candidates.get(&key, |candidates| candidates.bytes());
         let candidates = known.unwrap_or_else(|| {
-            self.evaluate(files, file, location, client, wanted);
-            let candidates = Rc::new(Candidates::of(&self.scratch.evaluation));
+            let candidates = Rc::new(self.evaluate_for(files, file, origin, wanted));
             self.choices.candidates.insert(key, candidates.clone(), candidates.bytes());
             candidates
         });
         self.draw_among(&candidates, count)
+    }
+
+    fn evaluate_for(
+        &mut self,
+        files: &FileIndex,
+        file: FileRef<'_>,
+        origin: &Origin<'_>,
+        wanted: Wanted,
+    ) -> Candidates {
+        let location = self.locator.locate(origin);
+        let client = self.comparable(location.client());
+        self.evaluate(files, file, &location, client, wanted);
+        Candidates::of(&self.scratch.evaluation)
     }
 
     fn draw_among(&mut self, candidates: &Candidates, count: usize) -> bool {
@@ -103,9 +114,16 @@ impl Exchange<'_, '_, '_> {
         !candidates.is_empty()
     }
 
-    fn shortlist(&mut self, location: &Location, client: Client, key: ShortlistKey) -> Shortlist {
-        let snapshot = self.snapshot;
-        self.choices.shortlists.get(&key, |shortlist| shortlist.bytes()).unwrap_or_else(|| {
+    /// The shortlist of a place; `None` for a client that is not located.
+    fn shortlist(&mut self, origin: &Origin<'_>, key: ShortlistKey) -> Option<Shortlist> {
+        let known = self.choices.shortlists.get(&key, |shortlist| shortlist.bytes());
+        known.or_else(|| {
+            let snapshot = self.snapshot;
+            let location = self.locator.locate(origin);
+            let client = self.comparable(location.client());
+            if !client.is_located() {
+                return None;
+            }
             let shortlist = Shortlist::of(
                 &snapshot.mirrors,
                 snapshot.mirrors_by_ordinal(),
@@ -115,13 +133,17 @@ impl Exchange<'_, '_, '_> {
                 |row| location.place.distance(snapshot.mirrors.row(row)),
             );
             self.choices.shortlists.insert(key, shortlist.clone(), shortlist.bytes());
-            shortlist
+            Some(shortlist)
         })
     }
 
     /// The client without a network that no mirror stands in, so that clients which are alike share their candidates.
     pub(super) fn comparable(&self, client: Client) -> Client {
-        Client { asn: if self.snapshot.mirrors.has_asn(client.asn) { client.asn } else { 0 }, ..client }
+        Client { asn: self.comparable_asn(client.asn), ..client }
+    }
+
+    fn comparable_asn(&self, asn: u32) -> u32 {
+        if self.snapshot.mirrors.has_asn(asn) { asn } else { 0 }
     }
 
     pub(super) fn source(&self, file: FileRef<'_>) -> Source {

@@ -1,14 +1,16 @@
 //! Where clients are, cached by geo record: a place is decoded once per shard and generation of the databases.
+//!
+//! A redirect needs no place, only its key, for which the choice has been prepared: an [`Origin`]. Everything else is a
+//! [`Location`].
 
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use mb_core::geo::{AutonomousSystem, Place, RecordKey};
+use mb_core::geo::{AutonomousSystem, GeoDatabase, Located, Place, RecordKey};
 
 use crate::select::cache::Cache;
 use crate::select::distance::{Point, Position, kilometres};
 use crate::select::{Client, Code, TableMirror};
-use crate::snapshot::Snapshot;
 
 /// Most bytes of places that a shard keeps: some 30,000 places.
 const PLACES_BUDGET: usize = 8 * 1024 * 1024;
@@ -50,12 +52,21 @@ impl KnownPlace {
     }
 }
 
-/// Where a client is.
-pub struct Location {
+/// Where a request comes from, as far as it takes no memory but the geo databases' trees to tell.
+pub struct Origin<'g> {
     /// Its address.
     pub address: IpAddr,
     /// Names its place.
     pub place_key: RecordKey,
+    /// Number of its autonomous system; 0 when unknown.
+    pub asn: u32,
+    located: Located<'g>,
+}
+
+/// Where a client is.
+pub struct Location {
+    /// Its address.
+    pub address: IpAddr,
     /// Its place.
     pub place: Rc<KnownPlace>,
     /// Its network.
@@ -73,35 +84,52 @@ impl Location {
 pub struct Locator {
     places: Cache<RecordKey, Rc<KnownPlace>>,
     systems: Cache<RecordKey, Rc<AutonomousSystem>>,
+    /// The numbers of `systems` alone.
+    numbers: Cache<RecordKey, u32>,
 }
 
 impl Locator {
     /// Empty caches.
     pub fn new() -> Locator {
-        Locator { places: Cache::new(PLACES_BUDGET), systems: Cache::new(SYSTEMS_BUDGET) }
+        Locator {
+            places: Cache::new(PLACES_BUDGET),
+            systems: Cache::new(SYSTEMS_BUDGET),
+            numbers: Cache::new(SYSTEMS_BUDGET),
+        }
     }
 
     /// Forgets everything: the databases changed.
     pub fn clear(&mut self) {
         self.places.clear();
         self.systems.clear();
+        self.numbers.clear();
     }
 
-    /// Locates `address`.
-    pub fn locate(&mut self, snapshot: &Snapshot, address: IpAddr) -> Location {
-        let located = snapshot.geo.locate(address);
-        let place_key = located.place_key();
-        let place = self.places.get(&place_key, |place| place.bytes()).unwrap_or_else(|| {
-            let place = Rc::new(KnownPlace::new(located.place()));
-            self.places.insert(place_key, place.clone(), place.bytes());
+    /// Looks `address` up.
+    pub fn origin<'g>(&mut self, geo: &'g GeoDatabase, address: IpAddr) -> Origin<'g> {
+        let located = geo.locate(address);
+        let system_key = located.autonomous_system_key();
+        let asn = self.numbers.get(&system_key, |_| 1).unwrap_or_else(|| {
+            let number = located.autonomous_system().number;
+            self.numbers.insert(system_key, number, 1);
+            number
+        });
+        Origin { address, place_key: located.place_key(), asn, located }
+    }
+
+    /// Where `origin` is.
+    pub fn locate(&mut self, origin: &Origin<'_>) -> Location {
+        let place = self.places.get(&origin.place_key, |place| place.bytes()).unwrap_or_else(|| {
+            let place = Rc::new(KnownPlace::new(origin.located.place()));
+            self.places.insert(origin.place_key, place.clone(), place.bytes());
             place
         });
-        let system_key = located.autonomous_system_key();
+        let system_key = origin.located.autonomous_system_key();
         let system = self.systems.get(&system_key, |_| 1).unwrap_or_else(|| {
-            let system = Rc::new(located.autonomous_system());
+            let system = Rc::new(origin.located.autonomous_system());
             self.systems.insert(system_key, system.clone(), 1);
             system
         });
-        Location { address, place_key, place, system }
+        Location { address: origin.address, place, system }
     }
 }

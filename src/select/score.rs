@@ -116,15 +116,15 @@ impl Evaluation {
 /// What of a score depends on the mirror and the client alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    country: Country,
-    same_asn: bool,
+    pub(super) country: Country,
+    pub(super) same_asn: bool,
     /// `Score` of the mirror: percent added to what the rest comes to.
-    bonus: i32,
+    pub(super) bonus: i32,
 }
 
 /// Where the client stands in a mirror's list of countries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Country {
+pub(super) enum Country {
     First,
     Other,
     None,

@@ -13,7 +13,7 @@ use mb_core::time::FileTime;
 
 use super::draw::Candidates;
 use super::filter::{self, FileCopy, Source, Wanted};
-use super::score::{Scale, Standing};
+use super::score::{Country, Scale, Standing};
 use super::{Accepted, Client, MirrorTable};
 
 /// Nearest mirrors that are held. A guess: a set that has none of them is rare, and evaluated as a whole.
@@ -34,17 +34,33 @@ pub struct Shortlist {
     range: f32,
 }
 
-/// A mirror that serves this client.
+/// A mirror that serves this client, in 12 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Contender {
-    /// Its bit in the sets of the files index.
-    ordinal: u32,
-    row: u32,
     distance: f32,
-    standing: Standing,
+    /// Its bit in the sets of the files index.
+    ordinal: u16,
+    row: u16,
     protocol: DownloadProtocol,
-    /// It may have a weight however far it is.
-    is_favoured: bool,
+    country: Country,
+    same_asn: bool,
+    favour: Favour,
+}
+
+/// Whether a mirror may have a weight however far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Favour {
+    None,
+    Usual,
+    /// The table has its score.
+    WithScore,
+}
+
+impl Contender {
+    fn standing(&self, table: &MirrorTable) -> Standing {
+        let bonus = if self.favour == Favour::WithScore { table.row(self.row.into()).mirror.settings.score } else { 0 };
+        Standing { country: self.country, same_asn: self.same_asn, bonus }
+    }
 }
 
 impl Shortlist {
@@ -69,11 +85,28 @@ impl Shortlist {
             let mirror = table.row(row);
             let protocol = filter::check(mirror, FileCopy::Matches, &source, &client, wanted).ok()?;
             let (distance, standing) = (distance(row), Standing::of(mirror, &client));
-            // Below a kilometre, truncation leaves even the farthest mirror a weight.
-            let is_favoured = standing != Standing::PLAIN || distance < 1.0;
-            Some(Contender { ordinal, row, distance, standing, protocol, is_favoured })
+            let favour = if standing.bonus != 0 {
+                Favour::WithScore
+            } else if standing != Standing::PLAIN || distance < 1.0 {
+                // Below a kilometre, truncation leaves even the farthest mirror a weight.
+                Favour::Usual
+            } else {
+                Favour::None
+            };
+            let Standing { country, same_asn, .. } = standing;
+            let numbers = u16::try_from(ordinal).ok().zip(u16::try_from(row).ok());
+            Some(numbers.map(|(ordinal, row)| Contender {
+                distance,
+                ordinal,
+                row,
+                protocol,
+                country,
+                same_asn,
+                favour,
+            }))
         });
-        let mut serving: Vec<_> = serving.collect();
+        // With more mirrors than these numbers hold, the list is empty and never tells.
+        let mut serving = serving.collect::<Option<Vec<_>>>().unwrap_or_default();
         serving.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
         let mut reach = Some(f32::INFINITY);
         if let Some(first_left_out) = serving.get(NEAREST).map(|mirror| mirror.distance) {
@@ -81,25 +114,25 @@ impl Shortlist {
             let held = serving.partition_point(|mirror| mirror.distance < first_left_out);
             reach = held.checked_sub(1).map(|last| serving[last].distance);
         }
-        let favoured = serving.iter().filter(|mirror| mirror.is_favoured);
+        let favoured = serving.iter().filter(|mirror| mirror.favour != Favour::None);
         let contenders = favoured.chain(serving.iter().take(NEAREST)).chain(serving.iter().rev().take(FARTHEST));
         Shortlist {
             contenders: contenders.copied().collect(),
-            favoured: serving.iter().filter(|mirror| mirror.is_favoured).count(),
+            favoured: serving.iter().filter(|mirror| mirror.favour != Favour::None).count(),
             nearest: serving.len().min(NEAREST),
             reach,
             range: weight_distribution_range,
         }
     }
 
-    /// Makes `candidates` those of a set, which `contains` ordinals. Returns `false`, with `candidates` undefined, where
+    /// Makes `candidates` those of a set, which `contains` ordinals. `table` is the one it was made from. Returns `false`, with `candidates` undefined, where
     /// load is not shared by weight or too few mirrors of the set are on the list to tell: the set is then to be evaluated
     /// as a whole.
-    pub fn candidates(&self, contains: impl Fn(u32) -> bool, candidates: &mut Candidates) -> bool {
+    pub fn candidates(&self, table: &MirrorTable, contains: impl Fn(u32) -> bool, candidates: &mut Candidates) -> bool {
         let (favoured, rest) = self.contenders.split_at(self.favoured);
         let (nearest, farthest) = rest.split_at(self.nearest);
-        let Some(first) = nearest.iter().position(|mirror| contains(mirror.ordinal)) else { return false };
-        let Some(farthest) = farthest.iter().find(|mirror| contains(mirror.ordinal)) else { return false };
+        let Some(first) = nearest.iter().position(|mirror| contains(mirror.ordinal.into())) else { return false };
+        let Some(farthest) = farthest.iter().find(|mirror| contains(mirror.ordinal.into())) else { return false };
         let closest = nearest[first].distance;
         let scale = Scale::new(closest, farthest.distance, self.range);
         if self.reach.is_none_or(|reach| closest > reach || scale.near() > reach) {
@@ -107,14 +140,14 @@ impl Shortlist {
         }
         candidates.clear_shared();
         let near = nearest[first..].iter().take_while(|mirror| mirror.distance <= scale.near());
-        for mirror in near.filter(|mirror| !mirror.is_favoured).chain(favoured) {
-            if !contains(mirror.ordinal) {
+        for mirror in near.filter(|mirror| mirror.favour == Favour::None).chain(favoured) {
+            if !contains(mirror.ordinal.into()) {
                 continue;
             }
-            let (score, weight) = scale.score(&mirror.standing, mirror.distance);
+            let (score, weight) = scale.score(&mirror.standing(table), mirror.distance);
             if weight > 0 {
                 let Contender { row, protocol, distance, .. } = *mirror;
-                candidates.push_shared(Accepted { row, protocol, distance, score, weight });
+                candidates.push_shared(Accepted { row: row.into(), protocol, distance, score, weight });
             }
         }
         candidates.is_shared()
@@ -186,7 +219,7 @@ mod tests {
             let distance = |row: u32| distances[row as usize];
             let shortlist = Shortlist::of(&table, ordinals, client, Wanted::Any, range, distance);
             let mut candidates = Candidates::default();
-            let told = shortlist.candidates(|ordinal| has[ordinal as usize], &mut candidates);
+            let told = shortlist.candidates(&table, |ordinal| has[ordinal as usize], &mut candidates);
             if told {
                 let mut listed = candidates.accepted().to_vec();
                 listed.sort_unstable_by_key(|accepted| (std::cmp::Reverse(accepted.score), accepted.row));

@@ -12,6 +12,7 @@ use super::archive::{
     UNKNOWN_TIME,
 };
 use super::builder::Exception;
+use super::prefetch::Announced;
 use super::set::{MirrorSet, SetId};
 use crate::mapping::Mapping;
 use crate::open::OpenError;
@@ -118,6 +119,22 @@ impl FileIndex {
     /// A mirror set by a number from this generation; empty for any other number.
     pub fn set(&self, set: SetId) -> MirrorSet<'_> {
         MirrorSet::new(self.archive().set_of(set.0))
+    }
+
+    /// Announces a lookup of `path`, as does [`FileIndex::resolve`] with its first step. [`FileIndex::fetch_row`] and then
+    /// [`FileIndex::fetch_path`] are to follow, each after some other work, and then the lookup itself.
+    pub fn announce(&self, path: &[u8]) -> Announced {
+        self.archive().announce(path)
+    }
+
+    /// See [`FileIndex::announce`].
+    pub fn fetch_row(&self, announced: &Announced) {
+        self.archive().fetch_row(announced);
+    }
+
+    /// See [`FileIndex::announce`].
+    pub fn fetch_path(&self, announced: &Announced) {
+        self.archive().fetch_path(announced);
     }
 
     /// What is recorded under exactly this path.

@@ -1,0 +1,67 @@
+//! Lookups announced in advance, so that the memory they read is on its way while other work is done.
+//!
+//! A random path of a million files touches three places that no cache holds, each found through the one before: slot, row
+//! and path. Waiting for them one after another is most of a lookup.
+
+use super::archive::{ArchivedFilesArchive, EMPTY};
+use super::slots::{fingerprint, hash, home, next};
+
+/// A lookup that is about to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced {
+    hash: u64,
+    home: usize,
+}
+
+impl ArchivedFilesArchive {
+    /// Asks for the slot of `path`.
+    pub(crate) fn announce(&self, path: &[u8]) -> Announced {
+        let hash = hash(path);
+        let home = home(hash, self.slots.len());
+        if let Some(slot) = self.slots.get(home) {
+            fetch(slot);
+        }
+        Announced { hash, home }
+    }
+
+    /// Asks for the row, by the slot.
+    pub(crate) fn fetch_row(&self, announced: &Announced) {
+        if let Some(row) = self.announced_row(announced) {
+            fetch(row);
+        }
+    }
+
+    /// Asks for the path, by the row.
+    pub(crate) fn fetch_path(&self, announced: &Announced) {
+        if let Some(row) = self.announced_row(announced)
+            && let Some(path) = self.path_bytes.get(row.path_offset.to_native() as usize)
+        {
+            fetch(path);
+        }
+    }
+
+    fn announced_row(&self, announced: &Announced) -> Option<&super::archive::ArchivedRow> {
+        let mut at = announced.home;
+        loop {
+            let slot = self.slots.get(at)?;
+            if slot.record.to_native() == EMPTY {
+                return None;
+            }
+            if slot.fingerprint.to_native() == fingerprint(announced.hash) {
+                return self.rows.get(slot.record.to_native() as usize);
+            }
+            at = next(at, self.slots.len());
+        }
+    }
+}
+
+/// Asks for the cache line that `value` begins in.
+fn fetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and cannot fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
