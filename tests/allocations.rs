@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use mirrorbits::handle::Handler;
+use mirrorbits::metrics::hand_over::exchange;
 use mirrorbits::stats::recorder::Moment;
 
 #[path = "../benches/world/mod.rs"]
@@ -110,6 +111,7 @@ fn counting_and_logging() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let statistics = world::statistics(folder.path(), true);
     let mut recorder = statistics.intake().recorder();
+    let (mut reporter, _collector) = exchange().expect("counters");
     let world = World::new(Size { files: 2000, mirrors: 40, sets: 20 });
     let requests = world.requests(150, "Range: bytes=5-\r\n");
     let mut handler = Handler::new(world.snapshot.clone(), 1);
@@ -118,7 +120,9 @@ fn counting_and_logging() {
     let mut round = || {
         let before = ALLOCATIONS.get();
         for request in &requests {
-            world::answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
+            let outcome = world::answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
+            reporter.tally.count(&outcome);
+            reporter.tally.measure(moment.instant.elapsed());
         }
         ALLOCATIONS.get() - before
     };

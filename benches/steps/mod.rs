@@ -9,6 +9,7 @@ use mb_index::{Entry, FileIndex};
 use mirrorbits::handle::Handler;
 use mirrorbits::http::request::{Persistence, parse};
 use mirrorbits::http::response::{Envelope, Response, Status};
+use mirrorbits::metrics::hand_over::exchange;
 use mirrorbits::select::distance::{Point, Position, kilometres};
 use mirrorbits::select::draw::{Candidates, KEPT};
 use mirrorbits::select::filter::{FileCopy, Source};
@@ -26,7 +27,7 @@ pub const REQUESTS: usize = 1 << 16;
 const CLIENTS: usize = 256;
 
 /// Names of the steps, in the order of a request.
-pub const STEPS: [&str; 11] = [
+pub const STEPS: [&str; 12] = [
     "parse",
     "lookup",
     "geo",
@@ -35,6 +36,7 @@ pub const STEPS: [&str; 11] = [
     "draw",
     "render",
     "handle",
+    "handle, measure",
     "handle, count",
     "handle, count, log",
     "handle JSON",
@@ -129,6 +131,7 @@ pub fn with(world: &World, name: &str, mut measure: impl FnMut(&mut dyn FnMut())
         }
         "handle" => whole(world, "", measure),
         "handle, count" => counted(world, false, measure),
+        "handle, measure" => measured(world, measure),
         "handle, count, log" => counted(world, true, measure),
         "handle JSON" => whole(world, "Accept: application/json\r\n", measure),
         _ => unreachable!("{name} is no step"),
@@ -140,26 +143,51 @@ fn whole(world: &World, headers: &str, mut measure: impl FnMut(&mut dyn FnMut())
     let requests = world.requests(REQUESTS, headers);
     let mut handler = Handler::new(world.snapshot.clone(), 1);
     let mut out = Vec::new();
-    requests.iter().for_each(|request| answer(&mut handler, request, &mut out));
-    measure(&mut round(&requests, |request| answer(&mut handler, request, &mut out)));
+    let mut once = |request: &Vec<u8>| {
+        black_box(answer(&mut handler, request, &mut out));
+    };
+    requests.iter().for_each(&mut once);
+    measure(&mut round(&requests, once));
 }
 
-/// Whole answers that are counted and, if wanted, logged; all of it is delivered to an embedded database and a file.
+/// Whole answers that are counted and measured for the metrics, each with a cycle of its own, as without pipelining.
+fn measured(world: &World, mut measure: impl FnMut(&mut dyn FnMut())) {
+    let requests = world.requests(REQUESTS, "");
+    let mut handler = Handler::new(world.snapshot.clone(), 1);
+    let mut out = Vec::new();
+    let (mut reporter, _collector) = exchange().expect("counters");
+    let mut once = |request: &Vec<u8>| {
+        let began = Instant::now();
+        let outcome = answer(&mut handler, request, &mut out);
+        reporter.tally.count(&outcome);
+        reporter.tally.measure(began.elapsed());
+    };
+    requests.iter().for_each(&mut once);
+    measure(&mut round(&requests, once));
+}
+
+/// Whole answers that are measured, counted and, if wanted, logged; all of it is delivered to an embedded database and a file.
 fn counted(world: &World, log: bool, mut measure: impl FnMut(&mut dyn FnMut())) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let statistics = world::statistics(folder.path(), log);
     let mut recorder = statistics.intake().recorder();
+    let (mut reporter, collector) = exchange().expect("counters");
     let requests = world.requests(REQUESTS, "");
     let mut handler = Handler::new(world.snapshot.clone(), 1);
     let mut out = Vec::new();
     let mut left = HAND_OVER;
     let moment = Moment { second: 1_795_305_600, instant: Instant::now() };
     let mut once = |request: &Vec<u8>| {
-        world::answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
+        let began = Instant::now();
+        let outcome = world::answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
+        reporter.tally.count(&outcome);
+        reporter.tally.measure(began.elapsed());
         left -= 1;
         if left == 0 {
             left = HAND_OVER;
             recorder.hand_over();
+            reporter.report(&world.snapshot.mirrors);
+            collector.collect(|_| {});
         }
     };
     requests.iter().for_each(&mut once);

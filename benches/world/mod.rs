@@ -13,6 +13,7 @@ use mb_core::mirror::{Health, Mirror, MirrorId, MirrorSettings, MirrorState};
 use mb_core::store::{EmbeddedStore, FileHashes};
 use mb_core::time::FileTime;
 use mb_index::{FileRecord, FilesBuilder, Publisher, open_newest_files, open_newest_mirrors};
+use mirrorbits::handle::outcome::Outcome;
 use mirrorbits::handle::{Handler, Peer, Settings};
 use mirrorbits::http::request::{Parsed, Request, parse};
 use mirrorbits::http::response::Envelope;
@@ -93,16 +94,16 @@ pub fn parsed(bytes: &[u8]) -> Request<'_> {
     }
 }
 
-/// Answers the request in `bytes` into `out`, which is emptied before.
+/// Answers the request in `bytes` into `out`, which is emptied before, and tells what the answer was.
 #[allow(dead_code, reason = "not every user of this module only answers")]
-pub fn answer(handler: &mut Handler, bytes: &[u8], out: &mut Vec<u8>) {
+pub fn answer(handler: &mut Handler, bytes: &[u8], out: &mut Vec<u8>) -> Outcome {
     let request = parsed(bytes);
     out.clear();
     let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: false };
-    handler.handle(&request, Peer::Local, envelope, out);
+    handler.handle(&request, Peer::Local, envelope, out)
 }
 
-/// Answers the request in `bytes` into `out`, which is emptied before, and records it.
+/// Answers the request in `bytes` into `out`, which is emptied before, and records it; tells what it was.
 #[allow(dead_code, reason = "not every user of this module records")]
 pub fn answer_and_record(
     handler: &mut Handler,
@@ -110,12 +111,13 @@ pub fn answer_and_record(
     moment: Moment,
     bytes: &[u8],
     out: &mut Vec<u8>,
-) {
+) -> Outcome {
     let request = parsed(bytes);
     out.clear();
     let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: false };
     let outcome = handler.handle(&request, Peer::Local, envelope, out);
     recorder.record(&outcome, &request, handler, moment);
+    outcome
 }
 
 /// Statistics with an embedded database and, if wanted, a download log in `folder`.

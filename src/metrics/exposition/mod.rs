@@ -6,7 +6,7 @@
 mod family;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use mb_core::link::{Activity, ScanActivity};
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId};
@@ -330,43 +330,44 @@ fn store(families: &mut Families, facts: &Facts<'_>) {
 }
 
 fn statistics(families: &mut Families, facts: &Facts<'_>) {
-    let read = |number: &AtomicU64| alone(number.load(Ordering::Relaxed) as f64);
     let figures = facts.figures;
-    families.counter(
-        "mirrorbits_delivered_downloads_total",
-        "Downloads whose counts the database took.",
-        read(&figures.delivered_downloads),
-    );
-    families.gauge(
-        "mirrorbits_spooled_downloads",
-        "Downloads whose counts are on disk and wait for the database.",
-        read(&figures.spooled_downloads),
-    );
-    families.gauge(
-        "mirrorbits_waiting_downloads",
-        "Downloads whose counts are in memory alone and wait for the database.",
-        read(&figures.waiting_downloads),
-    );
-    families.counter(
-        "mirrorbits_failed_deliveries_total",
-        "Attempts to deliver counts to the database that failed.",
-        read(&figures.failed_deliveries),
-    );
-    families.gauge(
-        "mirrorbits_spool_failed",
-        "Whether counts that wait for the database cannot be written to disk.",
-        alone(f64::from(u8::from(figures.spool_has_failed.load(Ordering::Relaxed)))),
-    );
-    families.counter(
-        "mirrorbits_log_lines_total",
-        "Lines of the download log that were written.",
-        read(&figures.logged_lines),
-    );
-    families.counter(
-        "mirrorbits_dropped_log_lines_total",
-        "Lines of the download log that were dropped.",
-        read(&figures.dropped_lines),
-    );
+    let counters = [
+        (
+            "mirrorbits_delivered_downloads_total",
+            "Downloads whose counts the database took.",
+            &figures.delivered_downloads,
+        ),
+        (
+            "mirrorbits_failed_deliveries_total",
+            "Attempts to deliver counts to the database that failed.",
+            &figures.failed_deliveries,
+        ),
+        ("mirrorbits_log_lines_total", "Lines of the download log that were written.", &figures.logged_lines),
+        ("mirrorbits_dropped_log_lines_total", "Lines of the download log that were dropped.", &figures.dropped_lines),
+    ];
+    for (name, help, number) in counters {
+        families.counter(name, help, alone(number.load(Ordering::Relaxed) as f64));
+    }
+    let gauges = [
+        (
+            "mirrorbits_spooled_downloads",
+            "Downloads whose counts are on disk and wait for the database.",
+            figures.spooled_downloads.load(Ordering::Relaxed),
+        ),
+        (
+            "mirrorbits_waiting_downloads",
+            "Downloads whose counts are in memory alone and wait for the database.",
+            figures.waiting_downloads.load(Ordering::Relaxed),
+        ),
+        (
+            "mirrorbits_spool_failed",
+            "Whether counts that wait for the database cannot be written to disk.",
+            u64::from(figures.spool_has_failed.load(Ordering::Relaxed)),
+        ),
+    ];
+    for (name, help, number) in gauges {
+        families.gauge(name, help, alone(number as f64));
+    }
 }
 
 fn geo(families: &mut Families, facts: &Facts<'_>) {

@@ -140,8 +140,11 @@ fn a_store_that_is_away_is_told_and_keeps_nobody_waiting() {
     wait_for(&redirector, "mirrorbits_store_up", 0.0);
     wait_for_readiness(&redirector, 200, "degraded: store: down since");
     assert_eq!(from_paris(&redirector, "GET", "/file.iso", "A: b"), 302);
+    wait_for(&redirector, "mirrorbits_spooled_downloads", 1.0);
+    wait_for_readiness(&redirector, 200, "degraded: statistics: 1 downloads wait on disk");
     redis.start_again();
     wait_for(&redirector, "mirrorbits_store_up", 1.0);
+    wait_for(&redirector, "mirrorbits_spooled_downloads", 0.0);
 
     redis.signal(Signal::STOP);
     wait_for(&redirector, "mirrorbits_store_up", 0.0);

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::lineage::{Lineage, assert_nothing_failed, wait_for_answers};
 use crate::harness::eventually;
 use crate::harness::host::Place;
+use crate::harness::http::Connection;
 use crate::harness::redirector::get;
 
 #[test]
@@ -132,6 +133,39 @@ fn the_address_moves_without_a_gap() {
     // The next upgrade hands over the new address.
     lineage.upgrade();
     assert!(ask(after).is_some());
+}
+
+/// Metrics follow their address, and the process that serves.
+#[test]
+fn metrics_move_and_are_handed_over() {
+    let mut lineage = Lineage::new(1);
+    lineage.redirector.with_metrics();
+    lineage.start_with_a_file();
+    let host = crate::harness::host::Host::claim(Place::Nowhere);
+    let (before, after) = (lineage.redirector.metrics_address(), host.port(9390));
+    let status = |address| {
+        let mut connection = Connection::open(address).expect("connection");
+        connection.send(get("/metrics", &[]).as_bytes()).expect("request");
+        connection.receive().expect("answer").status
+    };
+    assert_eq!(status(before), 200);
+    lineage.redirector.set("MetricsListenAddress", after).config_file();
+    lineage.redirector.mirrorbits(&["reload"]);
+    assert_eq!(status(after), 200);
+    eventually("the old address is left", || match TcpStream::connect(before) {
+        Ok(_) => Err("it is listened on".to_owned()),
+        Err(_) => Ok(()),
+    });
+    lineage.upgrade();
+    assert_eq!(status(after), 200);
+    lineage.settle();
+    assert_eq!(status(after), 200);
+    lineage.redirector.set("MetricsListenAddress", "''").config_file();
+    lineage.redirector.mirrorbits(&["reload"]);
+    eventually("metrics are off", || match TcpStream::connect(after) {
+        Ok(_) => Err("they are served".to_owned()),
+        Err(_) => Ok(()),
+    });
 }
 
 #[test]
