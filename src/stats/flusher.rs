@@ -32,7 +32,7 @@ use super::delivery::Gathered;
 use super::figures::Figures;
 use super::same_download::SeenDownloads;
 use super::spool::{BatchId, Spool, SpoolError};
-use super::tally::{Downloads, Tally, date_of};
+use super::tally::{Download, Tally, date_of};
 
 /// Between two collections.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -42,8 +42,6 @@ const SPOOL_AFTER: Duration = Duration::from_millis(300);
 const LAST_INTERVAL: Duration = Duration::from_millis(20);
 /// Most files of a batch: Redis answers nobody else for about 15 ms then.
 const BATCH_FILES: usize = 1_000;
-/// A tally with room for more is not used again, so that a busy hour does not keep its memory for ever.
-const SPARE_ROOM_MAX: usize = 100_000;
 
 /// The running flusher.
 pub struct Flusher {
@@ -60,7 +58,7 @@ impl Flusher {
         state_dir: &Path,
         store: Arc<dyn Store>,
         inbox: Receiver<Tally>,
-        spares: Sender<Downloads>,
+        spares: Sender<Vec<Download>>,
         figures: Arc<Figures>,
     ) -> std::io::Result<Flusher> {
         let (stop, stopped) = bounded(1);
@@ -129,7 +127,7 @@ enum Fate {
 
 struct Worker {
     inbox: Receiver<Tally>,
-    spares: Sender<Downloads>,
+    spares: Sender<Vec<Download>>,
     store: StoreThread,
     spool: SpoolSlot,
     seen: SeenDownloads,
@@ -215,25 +213,24 @@ impl Worker {
         let mut continued = Vec::new();
         while let Ok(mut tally) = self.inbox.try_recv() {
             let day = date_of(tally.day);
-            for ((row, mirror), requests) in tally.downloads.drain() {
-                let file = tally.files.file(row);
-                self.gathered.add(day, file.path(), file.size(), mirror, requests);
-            }
+            let files = Arc::clone(&tally.files);
             for request in tally.sightings.drain(..) {
                 let sighting = Sighting { hash: request.hash, interval: request.interval };
                 if self.seen.note(request.hash, request.at, request.interval) {
                     continued.push(sighting);
                 } else {
                     let (row, mirror) = request.download;
-                    let file = tally.files.file(row);
+                    let file = files.file(row);
                     let (path, size) = (file.path().to_vec(), file.size());
                     self.undecided.push(Undecided { day, path, size, mirror, sighting });
                 }
             }
-            if tally.downloads.capacity() <= SPARE_ROOM_MAX {
-                // No room for it means that there are enough.
-                let _ = self.spares.try_send(tally.downloads);
-            }
+            let spare = tally.add_up(|(row, mirror), requests| {
+                let file = files.file(row);
+                self.gathered.add(day, file.path(), file.size(), mirror, requests);
+            });
+            // No room for it means that there are enough.
+            let _ = self.spares.try_send(spare);
         }
         // The other nodes remember these longer now; that there is no answer does not matter.
         continued.sort_unstable_by_key(|sighting| sighting.hash);

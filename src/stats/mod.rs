@@ -124,7 +124,7 @@ impl Statistics {
 pub struct Intake {
     tallies: crossbeam::channel::Sender<Tally>,
     /// Emptied tallies, whose memory is used again.
-    spares: crossbeam::channel::Receiver<tally::Downloads>,
+    spares: crossbeam::channel::Receiver<Vec<tally::Download>>,
     lines: Option<download_log::Intake>,
     questions: tokio::sync::mpsc::Sender<Question>,
 }

@@ -7,7 +7,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError};
 
 use super::download_log::{self, LineBuffer};
 use super::same_download;
-use super::tally::{Downloads, RangeRequest, Tally, day_of};
+use super::tally::{Download, RangeRequest, Tally, day_of};
 use crate::handle::Handler;
 use crate::handle::outcome::Outcome;
 use crate::http::request::Request;
@@ -30,7 +30,7 @@ pub struct Recorder {
     /// Complete, and waiting for room in the queue; one for each change of the files or of the day meanwhile.
     complete: VecDeque<Tally>,
     queue: Sender<Tally>,
-    spares: Receiver<Downloads>,
+    spares: Receiver<Vec<Download>>,
     log: Option<LineBuffer>,
 }
 
@@ -38,7 +38,7 @@ impl Recorder {
     /// An empty record that is handed over to `queue`.
     pub(super) fn new(
         queue: Sender<Tally>,
-        spares: Receiver<Downloads>,
+        spares: Receiver<Vec<Download>>,
         log: Option<download_log::Intake>,
     ) -> Recorder {
         Recorder { tally: None, complete: VecDeque::new(), queue, spares, log: log.map(LineBuffer::new) }

@@ -11,10 +11,11 @@ use time::{Date, UtcDateTime};
 /// Most sightings of one tally. More come only when the flusher does not keep up; they are then counted each.
 const SIGHTINGS_MAX: usize = 65_536;
 
+/// Most downloads listed one by one: half a megabyte, and more than a shard answers between two hand-overs.
+const LISTED_MAX: usize = 65_536;
+
 /// Row of a file, and the mirror that it was downloaded from.
 pub type Download = (u32, MirrorId);
-/// How often each download was counted. Clients choose the rows: hence the standard hasher, which has a secret.
-pub type Downloads = HashMap<Download, u64>;
 
 /// Downloads of one UTC day from one generation of the files.
 pub struct Tally {
@@ -22,8 +23,11 @@ pub struct Tally {
     pub files: Arc<FileIndex>,
     /// Number of the day since 1970-01-01 UTC.
     pub day: i64,
-    /// What counts.
-    pub downloads: Downloads,
+    /// What counts, one by one: whoever takes the tally over adds it up, since a shard has better things to do.
+    listed: Vec<Download>,
+    /// What was added up all the same, when the flusher did not keep up. Clients choose the rows: hence the standard
+    /// hasher, which has a secret.
+    summed: HashMap<Download, u64>,
     /// What counts unless it goes on from an earlier request.
     pub sightings: Vec<RangeRequest>,
 }
@@ -42,9 +46,9 @@ pub struct RangeRequest {
 }
 
 impl Tally {
-    /// An empty tally that uses the memory of `downloads`, which is empty.
-    pub fn new(files: Arc<FileIndex>, day: i64, downloads: Downloads) -> Tally {
-        Tally { files, day, downloads, sightings: Vec::new() }
+    /// An empty tally that uses the memory of `spare`, which is empty.
+    pub fn new(files: Arc<FileIndex>, day: i64, spare: Vec<Download>) -> Tally {
+        Tally { files, day, listed: spare, summed: HashMap::new(), sightings: Vec::new() }
     }
 
     /// Whether downloads of `files` on `day` belong into this tally.
@@ -54,12 +58,32 @@ impl Tally {
 
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
-        self.downloads.is_empty() && self.sightings.is_empty()
+        self.listed.is_empty() && self.summed.is_empty() && self.sightings.is_empty()
     }
 
     /// Counts a download.
+    #[inline]
     pub fn count(&mut self, download: Download) {
-        *self.downloads.entry(download).or_default() += 1;
+        if self.listed.len() == LISTED_MAX {
+            for download in self.listed.drain(..) {
+                *self.summed.entry(download).or_default() += 1;
+            }
+        }
+        self.listed.push(download);
+    }
+
+    /// Hands each download and how often it was counted to `each`, the same one perhaps twice. Returns the memory of the
+    /// list, to be used again.
+    pub fn add_up(mut self, mut each: impl FnMut(Download, u64)) -> Vec<Download> {
+        self.listed.sort_unstable();
+        for same in self.listed.chunk_by(|a, b| a == b) {
+            each(same[0], same.len() as u64);
+        }
+        for (download, requests) in self.summed {
+            each(download, requests);
+        }
+        self.listed.clear();
+        self.listed
     }
 
     /// Counts a request that may belong to a download which was counted before.
