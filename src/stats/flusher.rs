@@ -1,6 +1,6 @@
 //! The flusher: gathers what shards hand over, twice a second, and delivers it to the store.
 //!
-//! One batch is on its way at a time, sent by a thread of its own ([`store_thread`]), since a store may take seconds to
+//! One batch is on its way at a time, sent by a thread of its own (`store_thread`), since a store may take seconds to
 //! fail. A batch whose answer was lost is sent again as it was: the store knows it by its name and number. Whatever has
 //! neither reached the store nor failed shortly after it was gathered goes into the spool, so that the death of the process
 //! loses at most the last second:

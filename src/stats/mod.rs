@@ -1,6 +1,6 @@
 //! Download statistics and the download log: counted beside the requests, delivered without ever holding one up.
 //!
-//! A shard's [`Recorder`](recorder::Recorder) takes down each outcome in memory of its own and hands it over ten times a
+//! A shard's [`Recorder`] takes down each outcome in memory of its own and hands it over ten times a
 //! second, through bounded queues, to two threads:
 //!
 //! - the flusher, which gathers the counts ([`tally`], [`same_download`]), delivers them to the store ([`delivery`],

@@ -1,4 +1,4 @@
-//! The old process's side at work: [`old`] decides, this does.
+//! The old process's side at work: `old` decides, this does.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The new process's side at work: [`new`] decides, this does.
+//! The new process's side at work: `new` decides, this does.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 //!
 //! 1. `prepare`: what answers are made from is loaded
 //! 2. `sockets`: listening sockets are made, taken from systemd, or from the process before
-//! 3. [`begin`]: the shards are started and accept; as a successor, only when the process before has stopped to
+//! 3. `begin`: the shards are started and accept; as a successor, only when the process before has stopped to
 //! 4. `serve`: signals, orders (`reload`, and the hand-over of `incumbent`), and what belongs to one process at a time
 //!    (`belongings`)
 //! 5. `serve::end`: requests under way are answered, and everything is let go of

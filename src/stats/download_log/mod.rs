@@ -1,7 +1,7 @@
 //! The download log: a line for each redirect and each JSON answer.
 //!
-//! A shard writes its lines into a buffer of its own ([`LineBuffer`], [`line`]) and hands it over ten times a second, or
-//! when it is large. A thread writes buffers to the file ([`writer`]). When that thread does not keep up, because the disk
+//! A shard writes its lines into a buffer of its own ([`LineBuffer`], `line`) and hands it over ten times a second, or
+//! when it is large. A thread writes buffers to the file (`writer`). When that thread does not keep up, because the disk
 //! is slow or the reader of a pipe has stopped, lines are dropped and counted; no answer waits.
 
 pub mod line;

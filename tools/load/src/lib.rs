@@ -5,8 +5,8 @@
 //! - [`request`]: the sequence of requests, decided by a seed
 //! - [`answer`]: one HTTP answer out of received bytes, without mercy
 //! - [`verify`]: whether it is the right answer
-//! - [`schedule`]: who sends the next request, and when it was meant to be sent
-//! - [`client`]: one connection after the other, and every way in which one can fail
+//! - `schedule`: who sends the next request, and when it was meant to be sent
+//! - `client`: one connection after the other, and every way in which one can fail
 //! - [`report`]: the counts and the latencies
 //! - [`run`]: all of it on a thread of its own
 //!
