@@ -114,7 +114,7 @@ fn counting_and_logging() {
     let (mut reporter, _collector) = exchange().expect("counters");
     let world = World::new(Size { files: 2000, mirrors: 40, sets: 20 });
     let requests = world.requests(150, "Range: bytes=5-\r\n");
-    let mut handler = Handler::new(world.snapshot.clone(), 1);
+    let mut handler = Handler::new(world.snapshot(true), 1);
     let mut out = Vec::with_capacity(64 * 1024);
     let moment = Moment { second: 0, instant: Instant::now() };
     let mut round = || {

@@ -173,7 +173,7 @@ fn counted(world: &World, log: bool, mut measure: impl FnMut(&mut dyn FnMut())) 
     let mut recorder = statistics.intake().recorder();
     let (mut reporter, collector) = exchange().expect("counters");
     let requests = world.requests(REQUESTS, "");
-    let mut handler = Handler::new(world.snapshot.clone(), 1);
+    let mut handler = Handler::new(world.snapshot(log), 1);
     let mut out = Vec::new();
     let mut left = HAND_OVER;
     let moment = Moment { second: 1_795_305_600, instant: Instant::now() };

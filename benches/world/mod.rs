@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use mb_core::config;
+use mb_core::config::{self, LogFormat};
 use mb_core::geo::GeoDatabase;
 use mb_core::mirror::{Health, Mirror, MirrorId, MirrorSettings, MirrorState};
 use mb_core::store::{EmbeddedStore, FileHashes};
@@ -19,6 +19,7 @@ use mirrorbits::http::request::{Parsed, Request, parse};
 use mirrorbits::http::response::Envelope;
 use mirrorbits::select::MirrorTable;
 use mirrorbits::snapshot::Snapshot;
+use mirrorbits::stats::download_log::Destination;
 use mirrorbits::stats::recorder::{Moment, Recorder};
 use mirrorbits::stats::{self, Statistics};
 
@@ -69,6 +70,14 @@ impl World {
             Arc::new(geo),
         );
         World { snapshot: Arc::new(snapshot), size }
+    }
+
+    /// What requests are answered from, with or without a download log.
+    #[allow(dead_code, reason = "not every user of this module records")]
+    pub fn snapshot(&self, log: bool) -> Arc<Snapshot> {
+        let Snapshot { settings, files, mirrors, geo, .. } = &*self.snapshot;
+        let settings = Settings { download_log: log.then_some(LogFormat::Text), ..(**settings).clone() };
+        Arc::new(Snapshot::new(Arc::new(settings), files.clone(), mirrors.clone(), geo.clone()))
     }
 
     /// `count` requests of random clients for random files, each with these header lines besides.
@@ -124,11 +133,8 @@ pub fn answer_and_record(
 #[allow(dead_code, reason = "not every user of this module records")]
 pub fn statistics(folder: &Path, log: bool) -> Statistics {
     let store = Arc::new(EmbeddedStore::open(folder).expect("a database"));
-    let options = stats::Options {
-        state_dir: folder.to_owned(),
-        log_dir: log.then(|| folder.to_owned()),
-        log_format: config::LogFormat::Text,
-    };
+    let destination = || Destination { folder: folder.to_owned(), format: LogFormat::Text };
+    let options = stats::Options { state_dir: folder.to_owned(), log: log.then(destination) };
     // Nobody asks.
     let (questions, _) = tokio::sync::mpsc::channel(1);
     Statistics::start(&options, store, questions).expect("threads")

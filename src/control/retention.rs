@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mb_core::config::StatsRetention;
 use time::{Date, UtcDateTime};
+use tokio::sync::watch;
 
 use super::mirror_table::{MirrorTable, TableError};
 
@@ -19,18 +20,15 @@ pub async fn prune(table: &Arc<MirrorTable>, retention: StatsRetention) -> Resul
     table.read(move |store| store.prune_stats(retention, UtcDateTime::now().date())).await
 }
 
-/// Prunes on each new day, for as long as the returned future is polled.
-pub async fn follow(table: Arc<MirrorTable>, retention: StatsRetention) {
-    if retention == StatsRetention::default() {
-        return;
-    }
-    let mut pruned: Option<Date> = None;
+/// Prunes on each new day and whenever `retention` changes, for as long as the returned future is polled.
+pub async fn follow(table: Arc<MirrorTable>, mut retention: watch::Receiver<StatsRetention>) {
+    let mut pruned: Option<(StatsRetention, Date)> = None;
     loop {
-        let today = UtcDateTime::now().date();
-        if pruned != Some(today) {
-            match prune(&table, retention).await {
+        let due = (*retention.borrow_and_update(), UtcDateTime::now().date());
+        if due.0 != StatsRetention::default() && pruned != Some(due) {
+            match prune(&table, due.0).await {
                 Ok(dropped) => {
-                    pruned = Some(today);
+                    pruned = Some(due);
                     if dropped > 0 {
                         tracing::info!("statistics of {dropped} days and months were dropped (StatsRetention)");
                     }
@@ -38,6 +36,7 @@ pub async fn follow(table: Arc<MirrorTable>, retention: StatsRetention) {
                 Err(error) => tracing::warn!("old statistics are not dropped: {error}"),
             }
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        // Without a sender nothing changes any more, and the daemon is about to end.
+        let _ = tokio::time::timeout(LOOK_INTERVAL, retention.changed()).await;
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mb_core::config::{Config, OutputMode};
+use mb_core::config::{Config, LogFormat, OutputMode};
 
 use crate::select::Rules;
 use crate::select::fallback::Fallback;
@@ -30,6 +30,8 @@ pub struct Settings {
     /// For how long a range request belongs to the download that was counted before it; zero counts each. Not for answers:
     /// it is here so that it changes with them.
     pub same_download_interval: Duration,
+    /// How answers are logged; `None`: not at all. It is here for the same reason.
+    pub download_log: Option<LogFormat>,
     /// Echoed in JSON.
     pub local_js_path: String,
 }
@@ -50,6 +52,7 @@ impl From<&Config> for Settings {
             expose_private_fields: config.expose_private_fields,
             gzip: config.gzip,
             same_download_interval: config.same_download_interval,
+            download_log: config.log_dir.is_some().then_some(config.log_format),
             local_js_path: config.local_js_path.clone(),
         }
     }

@@ -26,10 +26,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mb_core::config::{Config, LogFormat};
+use mb_core::config::Config;
 use mb_core::store::Store;
 
-use download_log::DownloadLog;
+use download_log::{Destination, DownloadLog};
 use figures::Figures;
 use file_statistics::Question;
 use flusher::Flusher;
@@ -45,15 +45,14 @@ const TALLIES_WAITING: usize = 256;
 pub struct Options {
     /// Folder of the spool.
     pub state_dir: PathBuf,
-    /// Folder of the download log; `None`: no log.
-    pub log_dir: Option<PathBuf>,
-    /// How its lines are written.
-    pub log_format: LogFormat,
+    /// Where the download log is written; `None`: no log.
+    pub log: Option<Destination>,
 }
 
 impl From<&Config> for Options {
     fn from(config: &Config) -> Options {
-        Options { state_dir: config.state_dir.clone(), log_dir: config.log_dir.clone(), log_format: config.log_format }
+        let destination = |folder| Destination { folder, format: config.log_format };
+        Options { state_dir: config.state_dir.clone(), log: config.log_dir.clone().map(destination) }
     }
 }
 
@@ -61,7 +60,7 @@ impl From<&Config> for Options {
 pub struct Statistics {
     intake: Intake,
     flusher: Flusher,
-    log: Option<DownloadLog>,
+    log: DownloadLog,
     figures: Arc<Figures>,
 }
 
@@ -81,12 +80,8 @@ impl Statistics {
         let (tallies, inbox) = crossbeam::channel::bounded(TALLIES_WAITING);
         let (spare, spares) = crossbeam::channel::bounded(TALLIES_WAITING);
         let flusher = Flusher::start(&options.state_dir, store, inbox, spare, Arc::clone(&figures))?;
-        let log = options
-            .log_dir
-            .as_ref()
-            .map(|folder| DownloadLog::start(folder, options.log_format, Arc::clone(&figures)))
-            .transpose()?;
-        let lines = log.as_ref().map(DownloadLog::intake);
+        let log = DownloadLog::start(options.log.clone(), Arc::clone(&figures))?;
+        let lines = log.intake();
         Ok(Statistics { intake: Intake { tallies, spares, lines, questions }, flusher, log, figures })
     }
 
@@ -102,9 +97,12 @@ impl Statistics {
 
     /// Has the download log opened anew, after logrotate moved it.
     pub fn reopen_log(&self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
+        self.log.reopen();
+    }
+
+    /// Has the download log written as `options` say from now on.
+    pub fn configure(&self, options: Options) {
+        self.log.write_to(options.log);
     }
 
     /// Delivers what was counted, or puts it into the spool, and writes what was logged; returns when that is done, or
@@ -113,9 +111,7 @@ impl Statistics {
         // The last of the senders tells the receivers that nothing more will come.
         drop(self.intake);
         self.flusher.stop(patience);
-        if let Some(log) = self.log {
-            log.stop(patience);
-        }
+        self.log.stop(patience);
     }
 }
 
@@ -125,7 +121,7 @@ pub struct Intake {
     tallies: crossbeam::channel::Sender<Tally>,
     /// Emptied tallies, whose memory is used again.
     spares: crossbeam::channel::Receiver<Vec<tally::Download>>,
-    lines: Option<download_log::Intake>,
+    lines: download_log::Intake,
     questions: tokio::sync::mpsc::Sender<Question>,
 }
 

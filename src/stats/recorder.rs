@@ -31,24 +31,18 @@ pub struct Recorder {
     complete: VecDeque<Tally>,
     queue: Sender<Tally>,
     spares: Receiver<Vec<Download>>,
-    log: Option<LineBuffer>,
+    log: LineBuffer,
 }
 
 impl Recorder {
     /// An empty record that is handed over to `queue`.
-    pub(super) fn new(
-        queue: Sender<Tally>,
-        spares: Receiver<Vec<Download>>,
-        log: Option<download_log::Intake>,
-    ) -> Recorder {
-        Recorder { tally: None, complete: VecDeque::new(), queue, spares, log: log.map(LineBuffer::new) }
+    pub(super) fn new(queue: Sender<Tally>, spares: Receiver<Vec<Download>>, log: download_log::Intake) -> Recorder {
+        Recorder { tally: None, complete: VecDeque::new(), queue, spares, log: LineBuffer::new(log) }
     }
 
     /// Takes down the outcome of `request`, which `handler` answered last.
     pub fn record(&mut self, outcome: &Outcome, request: &Request<'_>, handler: &Handler, moment: Moment) {
-        if let Some(log) = &mut self.log {
-            log.append(outcome, handler);
-        }
+        self.log.append(outcome, handler);
         let snapshot = handler.snapshot();
         let (Some((file, row)), Some(files)) = (outcome.download(), &snapshot.files) else { return };
         let download = (file.row, snapshot.mirrors.row(row).mirror.id);
@@ -71,9 +65,7 @@ impl Recorder {
 
     /// Hands over what was taken down; what the queues have no room for stays here.
     pub fn hand_over(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.hand_over();
-        }
+        self.log.hand_over();
         // A tally keeps its generation of the files in memory, so it goes with the others.
         self.complete.extend(self.tally.take());
         while let Some(tally) = self.complete.pop_front() {
@@ -102,8 +94,6 @@ impl Drop for Recorder {
                 tracing::error!("the last downloads of a shard are not counted: the statistics did not take them");
             }
         }
-        if let Some(log) = &mut self.log {
-            log.hand_over();
-        }
+        self.log.hand_over();
     }
 }

@@ -71,7 +71,7 @@ impl Server {
                     locate: Arc::new(locate),
                     publication: watch.publication().clone(),
                     orders: orders_that_are_answered(),
-                    retention: mb_core::config::StatsRetention::default(),
+                    retention: tokio::sync::watch::channel(mb_core::config::StatsRetention::default()).1,
                 };
                 let service = rpc::Service::new(parts, password.as_bytes());
                 tokio::spawn(watch.follow());

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use mb_core::config::{self, ConfigError};
 use mb_core::store::StoreError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 mod belongings;
 mod incumbent;
@@ -170,13 +170,14 @@ async fn begin(
     })
     .inspect_err(|_| pool.stop(signals::PATIENCE))
     .map_err(StartError::Counters)?;
+    let (retention, retained) = watch::channel(config.stats_retention);
     let parts = rpc::Parts {
         table: table.clone(),
         indexer: link.clone(),
         locate: locate_by(publication.clone()),
         publication: publication.clone(),
         orders,
-        retention: config.stats_retention,
+        retention: retained.clone(),
     };
     Ok(Daemon {
         log,
@@ -190,8 +191,9 @@ async fn begin(
         metrics: MetricsServer::start(metrics_socket, seen),
         following: tokio::spawn(watch.follow()),
         feed: tokio::spawn(change_feed::follow(table.clone(), link)),
-        pruning: tokio::spawn(retention::follow(table, config.stats_retention)),
+        pruning: tokio::spawn(retention::follow(table, retained)),
         answering: tokio::spawn(file_statistics::answer_questions(asked, store)),
+        retention,
         statistics: Some(statistics),
         belongings,
         ordered,

@@ -63,9 +63,6 @@ fn keep_fixed(mut config: Config, current: &Config, notices: &mut Vec<String>) -
         ("StateDir", config.state_dir != current.state_dir),
         ("Database", config.database != current.database),
         ("Redis…", config.redis != current.redis),
-        ("LogDir", config.log_dir != current.log_dir),
-        ("LogFormat", config.log_format != current.log_format),
-        ("StatsRetention", config.stats_retention != current.stats_retention),
     ];
     for (key, _) in fixed.iter().filter(|(_, is_changed)| *is_changed) {
         notices.push(format!("{key}: the new value takes effect with the next upgrade or restart"));
@@ -75,9 +72,6 @@ fn keep_fixed(mut config: Config, current: &Config, notices: &mut Vec<String>) -
     config.state_dir.clone_from(&current.state_dir);
     config.database = current.database;
     config.redis.clone_from(&current.redis);
-    config.log_dir.clone_from(&current.log_dir);
-    config.log_format = current.log_format;
-    config.stats_retention = current.stats_retention;
     config
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mb_core::config::Config;
+use mb_core::config::{Config, StatsRetention};
 use mb_core::link::Request;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::belongings::Belongings;
@@ -24,7 +24,7 @@ use crate::handle::Settings;
 use crate::shard::front::Front;
 use crate::shard::pool::Pool;
 use crate::snapshot::{Publication, Snapshot};
-use crate::stats::Statistics;
+use crate::stats::{self, Statistics};
 use crate::upgrade::hand_over::{HandedOver, TakenBack, hand_over};
 use crate::upgrade::message::Role;
 use crate::upgrade::program::Program;
@@ -53,6 +53,8 @@ pub(super) struct Daemon {
     pub(super) following: JoinHandle<()>,
     pub(super) feed: JoinHandle<()>,
     pub(super) pruning: JoinHandle<()>,
+    /// Told when `StatsRetention` changes.
+    pub(super) retention: watch::Sender<StatsRetention>,
     pub(super) answering: JoinHandle<()>,
     /// Taken at the end.
     pub(super) statistics: Option<Statistics>,
@@ -250,6 +252,8 @@ impl Daemon {
             _ => None,
         };
 
+        // The log is there before shards write for it.
+        self.statistics.iter().for_each(|statistics| statistics.configure(stats::Options::from(&config)));
         let (settings, geo) = (Arc::new(Settings::from(&config)), Arc::new(geo));
         self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
         self.rpc.service.password_check().change(config.rpc_password.as_bytes());
@@ -263,6 +267,7 @@ impl Daemon {
             self.metrics.move_to(metrics_socket);
         }
         self.metrics.configure(&config);
+        self.retention.send_replace(config.stats_retention);
         self.reopen_logs();
         self.config = config;
         self.missing_geo = missing_geo;

@@ -8,6 +8,7 @@ use mb_core::mirror::{Found, Mirror, MirrorId, ScanProtocol, find_by_name};
 use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
@@ -41,8 +42,8 @@ pub struct Parts {
     pub publication: Arc<Publication>,
     /// Reloads and upgrades.
     pub orders: Orders,
-    /// How long statistics are kept.
-    pub retention: StatsRetention,
+    /// How long statistics are kept, as it is now.
+    pub retention: watch::Receiver<StatsRetention>,
 }
 
 /// The methods. Copies are the same service.
@@ -268,10 +269,10 @@ impl Cli for Service {
     }
 
     async fn prune_stats(&self, _: Request<()>) -> Answer<proto::PruneStatsReply> {
-        let retention = self.parts.retention;
+        let retention = *self.parts.retention.borrow();
         if retention == StatsRetention::default() {
             return Err(Status::failed_precondition(
-                "StatsRetention is empty, so that statistics are kept for ever: set it, and restart or reload the daemon",
+                "StatsRetention is empty, so that statistics are kept for ever: set it, and reload the daemon",
             ));
         }
         let dropped = prune(&self.parts.table, retention).await.map_err(table_status)?;

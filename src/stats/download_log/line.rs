@@ -14,11 +14,12 @@ use crate::http::json::JsonWriter;
 use crate::http::request::Method;
 use crate::snapshot::Snapshot;
 
-/// How lines are written, with what was worked out for the current second.
+/// Writes lines, with what was worked out for the current second.
 #[derive(Clone)]
 pub struct LineFormat {
-    format: LogFormat,
     zone: TimeZone,
+    /// What the following is worked out for.
+    format: LogFormat,
     second: i64,
     /// What precedes the fraction of the second.
     date_and_time: String,
@@ -36,20 +37,40 @@ struct Server<'a> {
 }
 
 impl LineFormat {
-    /// A format with the local time of `zone`.
-    pub fn new(format: LogFormat, zone: TimeZone) -> LineFormat {
-        LineFormat { format, zone, second: i64::MIN, date_and_time: String::new(), offset: String::new() }
+    /// Lines with the local time of `zone`.
+    pub fn new(zone: TimeZone) -> LineFormat {
+        LineFormat {
+            zone,
+            format: LogFormat::Text,
+            second: i64::MIN,
+            date_and_time: String::new(),
+            offset: String::new(),
+        }
     }
 
-    /// Appends the line of an outcome that led to `path` and was drawn from `snapshot`.
-    pub fn append(&mut self, out: &mut Vec<u8>, now: SystemTime, outcome: &Outcome, path: &[u8], snapshot: &Snapshot) {
-        let Some(server) = server(outcome.chosen, snapshot) else { return };
+    /// Appends the line of an outcome that led to `path` and was drawn from `snapshot`, in the format that it asks for. Returns
+    /// whether there is one.
+    pub fn append(
+        &mut self,
+        out: &mut Vec<u8>,
+        now: SystemTime,
+        outcome: &Outcome,
+        path: &[u8],
+        snapshot: &Snapshot,
+    ) -> bool {
+        let (Some(format), Some(server)) = (snapshot.settings.download_log, server(outcome.chosen, snapshot)) else {
+            return false;
+        };
+        if self.format != format {
+            (self.format, self.second) = (format, i64::MIN);
+        }
         let microsecond = self.look_at(now);
         match self.format {
             LogFormat::Text => self.text(out, microsecond, outcome, path, &server),
             LogFormat::Json => self.json(out, microsecond, outcome, path, &server),
         }
         out.push(b'\n');
+        true
     }
 
     /// Works the parts of the current second out, if it is a new one. Returns the microsecond within it.
@@ -259,8 +280,8 @@ mod tests {
     use crate::http::response::Status;
     use crate::select::MirrorTable;
 
-    fn snapshot() -> Snapshot {
-        let text = "Repository: /srv\nFallbacks:\n - URL: https://far/\n   CountryCode: FR\n";
+    fn snapshot(format: LogFormat) -> Snapshot {
+        let text = "Repository: /srv\nLogDir: /log\nFallbacks:\n - URL: https://far/\n   CountryCode: FR\n";
         let config = config::parse(text, std::path::Path::new("test.conf")).unwrap().config;
         let settings = MirrorSettings {
             name: "m1".to_owned(),
@@ -270,7 +291,8 @@ mod tests {
         };
         let mirror = Mirror { id: MirrorId(1), settings, state: MirrorState::default() };
         let (geo, _) = GeoDatabase::load(std::path::Path::new("/nowhere"));
-        Snapshot::new(Arc::new(Settings::from(&config)), None, Arc::new(MirrorTable::new(vec![mirror])), Arc::new(geo))
+        let settings = Settings { download_log: Some(format), ..Settings::from(&config) };
+        Snapshot::new(Arc::new(settings), None, Arc::new(MirrorTable::new(vec![mirror])), Arc::new(geo))
     }
 
     fn outcome(kind: Kind, status: Status, chosen: Chosen, asn: u32) -> Outcome {
@@ -282,7 +304,8 @@ mod tests {
         // 2026-11-22 10:30:31.145362 UTC, an hour later in the zone.
         let now = UNIX_EPOCH + Duration::from_micros(1_795_343_431_145_362);
         let mut out = Vec::new();
-        LineFormat::new(format, TimeZone::fixed(tz::offset(1))).append(&mut out, now, outcome, path, &snapshot());
+        let mut lines = LineFormat::new(TimeZone::fixed(tz::offset(1)));
+        assert!(lines.append(&mut out, now, outcome, path, &snapshot(format)));
         String::from_utf8(out).unwrap()
     }
 

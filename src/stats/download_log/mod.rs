@@ -7,18 +7,17 @@
 pub mod line;
 mod writer;
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use jiff::tz::TimeZone;
-use mb_core::config::LogFormat;
 
 use self::line::LineFormat;
-use self::writer::Writer;
+pub use self::writer::Destination;
+use self::writer::{Orders, Writer};
 use super::figures::Figures;
 use crate::handle::Handler;
 use crate::handle::outcome::{Kind, Outcome};
@@ -41,24 +40,25 @@ struct Lines {
 /// The running writer.
 pub struct DownloadLog {
     intake: Intake,
-    reopen: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     thread: JoinHandle<()>,
 }
 
 impl DownloadLog {
-    /// Starts to write `downloads.log` in `folder`. What is wrong with the file is logged, and it is tried again.
+    /// Starts to write `downloads.log` to `destination`, if there is one. What is wrong with the file is logged, and it is
+    /// tried again.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(folder: &Path, format: LogFormat, figures: Arc<Figures>) -> std::io::Result<DownloadLog> {
+    pub fn start(destination: Option<Destination>, figures: Arc<Figures>) -> std::io::Result<DownloadLog> {
         let (lines, inbox) = bounded(BUFFERS_WAITING);
         let (spare, spares) = bounded(BUFFERS_WAITING);
-        let reopen = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(folder, format, Arc::clone(&reopen), Arc::clone(&figures));
+        let orders = Arc::new(Orders::new(destination));
+        let writer = Writer::new(Arc::clone(&orders), Arc::clone(&figures));
         let thread =
             std::thread::Builder::new().name("download-log".to_owned()).spawn(move || writer.run(&inbox, &spare))?;
-        let format = LineFormat::new(format, TimeZone::system());
-        Ok(DownloadLog { intake: Intake { lines, spares, format, figures }, reopen, thread })
+        let format = LineFormat::new(TimeZone::system());
+        Ok(DownloadLog { intake: Intake { lines, spares, format, figures }, orders, thread })
     }
 
     /// What a shard needs to take part.
@@ -68,7 +68,12 @@ impl DownloadLog {
 
     /// Has the file opened anew: lines that were handed over before may still go to the old one.
     pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Release);
+        self.orders.reopen();
+    }
+
+    /// Has another file written, or none; the settings that shards log by are to change with it.
+    pub fn write_to(&self, destination: Option<Destination>) {
+        self.orders.write_to(destination);
     }
 
     /// Writes what was handed over and ends; gives up after `patience`.
@@ -114,7 +119,8 @@ impl LineBuffer {
 
     /// Writes the line of an outcome that `handler` had last, if it gets one.
     pub fn append(&mut self, outcome: &Outcome, handler: &Handler) {
-        if !matches!(outcome.kind, Kind::Redirect | Kind::Json) {
+        let is_logged = handler.snapshot().settings.download_log.is_some();
+        if !is_logged || !matches!(outcome.kind, Kind::Redirect | Kind::Json) {
             return;
         }
         if self.lines.text.len() >= BUFFER_SIZE {
@@ -125,8 +131,10 @@ impl LineBuffer {
             }
         }
         let now = SystemTime::now();
-        self.intake.format.append(&mut self.lines.text, now, outcome, handler.path(outcome), handler.snapshot());
-        self.lines.count += 1;
+        let Intake { format, .. } = &mut self.intake;
+        if format.append(&mut self.lines.text, now, outcome, handler.path(outcome), handler.snapshot()) {
+            self.lines.count += 1;
+        }
     }
 
     /// Hands the lines over if there is room; else they stay here.

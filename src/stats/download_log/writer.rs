@@ -4,8 +4,8 @@ use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -22,30 +22,66 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two attempts to open a file that cannot be opened.
 const OPEN_PAUSE: Duration = Duration::from_secs(1);
 
+/// Where the log is written, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Folder of the log, which is made if it is missing.
+    pub folder: PathBuf,
+    /// Decides on the head of a new file.
+    pub format: LogFormat,
+}
+
+/// What the writer is told.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// `None`: nothing is logged.
+    destination: Mutex<Option<Destination>>,
+    reopen: AtomicBool,
+}
+
+impl Orders {
+    pub(super) fn new(destination: Option<Destination>) -> Orders {
+        Orders { destination: Mutex::new(destination), reopen: AtomicBool::new(false) }
+    }
+
+    /// Has the file opened anew.
+    pub(super) fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
+    }
+
+    /// Has another file written from now on.
+    pub(super) fn write_to(&self, destination: Option<Destination>) {
+        *self.destination.lock().unwrap_or_else(PoisonError::into_inner) = destination;
+        self.reopen();
+    }
+
+    fn destination(&self) -> Option<Destination> {
+        self.destination.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The writer.
 pub(super) struct Writer {
-    path: PathBuf,
-    format: LogFormat,
+    destination: Option<Destination>,
     file: Option<File>,
     next_attempt: Instant,
     /// The last write broke off within a line.
     is_torn: bool,
     /// Trouble was reported, and not its end.
     is_in_trouble: bool,
-    reopen: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     figures: Arc<Figures>,
 }
 
 impl Writer {
-    pub(super) fn new(folder: &Path, format: LogFormat, reopen: Arc<AtomicBool>, figures: Arc<Figures>) -> Writer {
+    pub(super) fn new(orders: Arc<Orders>, figures: Arc<Figures>) -> Writer {
         Writer {
-            path: folder.join(FILE_NAME),
-            format,
+            destination: orders.destination(),
             file: None,
             next_attempt: Instant::now(),
             is_torn: false,
             is_in_trouble: false,
-            reopen,
+            orders,
             figures,
         }
     }
@@ -55,7 +91,8 @@ impl Writer {
         self.open_if_due();
         loop {
             let received = inbox.recv_timeout(LOOK_INTERVAL);
-            if self.reopen.swap(false, Ordering::AcqRel) {
+            if self.orders.reopen.swap(false, Ordering::AcqRel) {
+                self.destination = self.orders.destination();
                 self.next_attempt = Instant::now();
                 self.open_if_due();
             }
@@ -66,6 +103,8 @@ impl Writer {
                     // No room for it means that there are enough.
                     let _ = spares.try_send(lines.text);
                 }
+                // Whatever was logged before the log was switched off is written.
+                Err(RecvTimeoutError::Timeout) if self.destination.is_none() => self.file = None,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -77,7 +116,8 @@ impl Writer {
         if Instant::now() < self.next_attempt {
             return;
         }
-        match open(&self.path, self.format) {
+        let Some(destination) = &self.destination else { return };
+        match open(&destination.folder.join(FILE_NAME), destination.format) {
             Ok(file) => self.file = Some(file),
             Err(cause) => {
                 self.next_attempt = Instant::now() + OPEN_PAUSE;
@@ -101,7 +141,7 @@ impl Writer {
             Some(cause) => self.trouble(&cause),
             None if self.file.is_some() && std::mem::take(&mut self.is_in_trouble) => {
                 let dropped = self.figures.dropped_lines.load(Ordering::Relaxed);
-                tracing::info!("{}: is written again; {dropped} lines were dropped so far", self.path.display());
+                tracing::info!("{}: is written again; {dropped} lines were dropped so far", self.path());
             }
             None => {}
         }
@@ -109,11 +149,14 @@ impl Writer {
 
     fn trouble(&mut self, cause: &io::Error) {
         if !std::mem::replace(&mut self.is_in_trouble, true) {
-            tracing::error!(
-                "{}: {cause}; lines of the download log are dropped until it can be written",
-                self.path.display()
-            );
+            tracing::error!("{}: {cause}; lines of the download log are dropped until it can be written", self.path());
         }
+    }
+
+    /// For messages.
+    fn path(&self) -> String {
+        let folder = self.destination.as_ref().map(|destination| destination.folder.join(FILE_NAME));
+        folder.map_or_else(|| FILE_NAME.to_owned(), |path| path.display().to_string())
     }
 }
 

@@ -86,6 +86,41 @@ fn a_full_disk_and_a_blocked_pipe_slow_no_answer() {
     scene.redirector.stop();
 }
 
+#[test]
+fn a_reload_switches_the_log_on_over_and_off() {
+    let mut scene = Scene::start(|_| {});
+    let folder = log_dir(&scene.redirector);
+    let [first, second] = ["first", "second"].map(|name| folder.join(name));
+    let asked = |scene: &Scene| assert_eq!(scene.redirector.get("/pool/file%2001.iso", &[]).status, 302);
+    let has_lines = |folder: &PathBuf, count: usize, what: &str| {
+        eventually("the lines", || {
+            let text = fs::read_to_string(folder.join("downloads.log")).map_err(|error| error.to_string())?;
+            let lines = text.lines().filter(|line| line.contains(what)).count();
+            if lines == count { Ok(()) } else { Err(text) }
+        });
+    };
+    let reload = |scene: &Scene| {
+        let output = scene.redirector.run(&["reload"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    asked(&scene);
+    scene.redirector.set("LogDir", first.display()).config_file();
+    reload(&scene);
+    asked(&scene);
+    has_lines(&first, 1, " REDIRECT 302 GET \"/");
+    scene.redirector.set("LogDir", second.display()).set("LogFormat", "json").config_file();
+    reload(&scene);
+    // A shard takes new settings over with its next request, or shortly.
+    asked(&scene);
+    has_lines(&second, 1, "\"method\":\"GET\"");
+    scene.redirector.set("LogDir", "''").config_file();
+    reload(&scene);
+    asked(&scene);
+    scene.redirector.stop();
+    has_lines(&first, 1, " REDIRECT 302 GET \"/");
+    has_lines(&second, 1, "\"method\":\"GET\"");
+}
+
 /// As in a container, whose log collector reads standard output.
 #[test]
 fn standard_output_can_be_the_log_and_json_its_form() {
