@@ -1,6 +1,7 @@
 //! Downloads belong to the UTC day of their answer, whatever the clock does. The recorder gets the time from its caller, so
 //! the days of these tests need no clock.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mb_core::store::{DateRange, EmbeddedStore, Store};
@@ -16,29 +17,36 @@ use world::{Size, World, answer_and_record, statistics};
 /// 2026-11-22 00:00 UTC.
 const MIDNIGHT: i64 = 1_795_305_600;
 
-#[test]
-fn midnight_and_a_clock_that_is_set_back_lose_nothing() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+/// Records ten answers at each of these seconds since midnight, hands over behind those that say so, and returns the store
+/// with everything delivered.
+fn record(folder: &Path, steps: impl Iterator<Item = (i64, bool)>) -> EmbeddedStore {
     let world = World::new(Size { files: 20, mirrors: 3, sets: 1 });
     let requests = world.requests(10, "");
-    let statistics = statistics(folder.path(), false);
+    let statistics = statistics(folder, false);
     let mut recorder = statistics.intake().recorder();
     let mut handler = Handler::new(world.snapshot.clone(), 1);
     let mut out = Vec::new();
-    // To the second before midnight, over it, back before it, and on again; handed over now and then.
-    for (step, second) in [-1, 0, 1, -100, 86_399, 86_400].into_iter().enumerate() {
-        let moment = Moment { second: MIDNIGHT + second, instant: Instant::now() };
+    let instant = Instant::now();
+    for (second, hands_over) in steps {
         for request in &requests {
+            let moment = Moment { second: MIDNIGHT + second, instant };
             answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
         }
-        if step % 2 == 0 {
+        if hands_over {
             recorder.hand_over();
         }
     }
     drop(recorder);
     statistics.stop(Duration::from_secs(60));
+    EmbeddedStore::open(folder).expect("the database")
+}
 
-    let store = EmbeddedStore::open(folder.path()).expect("the database");
+#[test]
+fn midnight_and_a_clock_that_is_set_back_lose_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // To the second before midnight, over it, back before it, and on again; handed over now and then.
+    let seconds = [(-1, true), (0, false), (1, true), (-100, false), (86_399, true), (86_400, false)];
+    let store = record(folder.path(), seconds.into_iter());
     let of_day = |day: u8| {
         let day = Date::from_calendar_date(2026, Month::November, day).expect("a date");
         let downloads = store.file_downloads(Some(DateRange { first: day, last: day }), &|_| true).expect("downloads");
@@ -51,23 +59,7 @@ fn midnight_and_a_clock_that_is_set_back_lose_nothing() {
 /// More than the list of a tally holds, with no hand-over between.
 #[test]
 fn a_recorder_that_is_not_emptied_for_long_counts_on() {
-    const ROUNDS: u64 = 7_000;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let world = World::new(Size { files: 20, mirrors: 3, sets: 1 });
-    let requests = world.requests(10, "");
-    let statistics = statistics(folder.path(), false);
-    let mut recorder = statistics.intake().recorder();
-    let mut handler = Handler::new(world.snapshot.clone(), 1);
-    let mut out = Vec::new();
-    let moment = Moment { second: MIDNIGHT, instant: Instant::now() };
-    for _ in 0..ROUNDS {
-        for request in &requests {
-            answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
-        }
-    }
-    drop(recorder);
-    statistics.stop(Duration::from_secs(60));
-
-    let store = EmbeddedStore::open(folder.path()).expect("the database");
-    assert_eq!(store.total_downloads().expect("the total"), 10 * ROUNDS);
+    let store = record(folder.path(), std::iter::repeat_n((0, false), 7_000));
+    assert_eq!(store.total_downloads().expect("the total"), 70_000);
 }
