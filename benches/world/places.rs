@@ -11,33 +11,15 @@ use maxminddb_writer::paths::IpAddrWithMask;
 use serde::Serialize;
 use serde_json::json;
 
+#[path = "countries.rs"]
+mod countries;
+pub use countries::COUNTRIES;
+
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 const ADDRESSES: u32 = 1 << 17;
 const ADDRESSES_PER_PLACE: u32 = 16;
 /// Prefix length of [`ADDRESSES_PER_PLACE`].
 const PREFIX: u8 = 28;
-
-/// A country, by roughly its middle.
-pub struct Country {
-    pub code: &'static str,
-    pub continent: &'static str,
-    pub latitude: f32,
-    pub longitude: f32,
-}
-
-#[rustfmt::skip]
-pub const COUNTRIES: [Country; 16] = [
-    country("FR", "EU", 46.0, 2.0), country("DE", "EU", 51.0, 9.0), country("GB", "EU", 54.0, -2.0),
-    country("ES", "EU", 40.0, -4.0), country("SE", "EU", 62.0, 15.0), country("PL", "EU", 52.0, 20.0),
-    country("US", "NA", 38.0, -97.0), country("CA", "NA", 56.0, -106.0), country("BR", "SA", -10.0, -55.0),
-    country("AR", "SA", -34.0, -64.0), country("JP", "AS", 36.0, 138.0), country("SG", "AS", 1.4, 103.8),
-    country("IN", "AS", 21.0, 78.0), country("AU", "OC", -25.0, 134.0), country("NZ", "OC", -41.0, 174.0),
-    country("ZA", "AF", -29.0, 24.0),
-];
-
-const fn country(code: &'static str, continent: &'static str, latitude: f32, longitude: f32) -> Country {
-    Country { code, continent, latitude, longitude }
-}
 
 /// A client of some place.
 pub fn random_client(random: &mut Rng) -> Ipv4Addr {
