@@ -56,7 +56,7 @@ deb: build ## Build the Debian package, into target/debian
 	$(TARGET)/release/mirrorbits man | gzip -9n >target/package/mirrorbits.8.gz
 	for shell in bash zsh fish; do \
 		$(TARGET)/release/mirrorbits completions $$shell >target/package/mirrorbits.$$shell || exit 1; done
-	$(CARGO) deb --no-build --locked -p mirrorbits
+	$(CARGO) deb --no-build --strip --locked -p mirrorbits
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all
