@@ -116,7 +116,7 @@ fn counting_and_logging() {
     let requests = world.requests(150, "Range: bytes=5-\r\n");
     let mut handler = Handler::new(world.snapshot(true), 1);
     let mut out = Vec::with_capacity(64 * 1024);
-    let moment = Moment { second: 0, instant: Instant::now() };
+    let moment = Moment { unix_microseconds: 0, instant: Instant::now() };
     let mut round = || {
         let before = ALLOCATIONS.get();
         for request in &requests {

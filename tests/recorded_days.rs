@@ -29,7 +29,7 @@ fn record(folder: &Path, steps: impl Iterator<Item = (i64, bool)>) -> EmbeddedSt
     let instant = Instant::now();
     for (second, hands_over) in steps {
         for request in &requests {
-            let moment = Moment { second: MIDNIGHT + second, instant };
+            let moment = Moment { unix_microseconds: (MIDNIGHT + second) * 1_000_000, instant };
             answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);
         }
         if hands_over {

@@ -176,7 +176,7 @@ fn counted(world: &World, log: bool, mut measure: impl FnMut(&mut dyn FnMut())) 
     let mut handler = Handler::new(world.snapshot(log), 1);
     let mut out = Vec::new();
     let mut left = HAND_OVER;
-    let moment = Moment { second: 1_795_305_600, instant: Instant::now() };
+    let moment = Moment { unix_microseconds: 1_795_305_600_000_000, instant: Instant::now() };
     let mut once = |request: &Vec<u8>| {
         let began = Instant::now();
         let outcome = world::answer_and_record(&mut handler, &mut recorder, moment, request, &mut out);

@@ -1,17 +1,17 @@
-//! The time as a shard knows it: refreshed a few times a second, so that requests ask no clock.
+//! The time as a shard knows it: read a few times a second, so that requests need not ask every clock.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
-
-use mb_core::time::Timestamp;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::http::date::{HTTP_DATE_LENGTH, http_date};
+use crate::stats::recorder::Moment;
 
 /// A shard's clock.
 pub struct Clock {
     started: Instant,
     now: Cell<Duration>,
-    second: Cell<Timestamp>,
+    /// Unix time in microseconds at `now`.
+    wall: Cell<i64>,
     date: Cell<[u8; HTTP_DATE_LENGTH]>,
 }
 
@@ -19,21 +19,21 @@ impl Clock {
     /// A clock that starts now.
     #[expect(clippy::new_without_default, reason = "two clocks are never equal: there is no default one")]
     pub fn new() -> Clock {
-        let second = Timestamp::now();
+        let wall = wall_clock();
         Clock {
             started: Instant::now(),
             now: Cell::new(Duration::ZERO),
-            second: Cell::new(second),
-            date: Cell::new(http_date(second.0)),
+            wall: Cell::new(wall),
+            date: Cell::new(http_date(second_of(wall))),
         }
     }
 
     /// Reads the system's clocks.
     pub fn refresh(&self) {
         self.now.set(self.started.elapsed());
-        let second = Timestamp::now();
-        if second != self.second.replace(second) {
-            self.date.set(http_date(second.0));
+        let wall = wall_clock();
+        if second_of(wall) != second_of(self.wall.replace(wall)) {
+            self.date.set(http_date(second_of(wall)));
         }
     }
 
@@ -42,20 +42,29 @@ impl Clock {
         self.now.get()
     }
 
-    /// The same as a point in time.
-    pub fn instant(&self) -> Instant {
-        self.started + self.now.get()
-    }
-
-    /// The wall-clock time in seconds, as of the latest refresh.
-    pub fn second(&self) -> Timestamp {
-        self.second.get()
+    /// The moment of `instant`, which is not long after the latest refresh: one clock is read for both of its times. A
+    /// wall clock that was set shows with the next refresh.
+    pub fn moment(&self, instant: Instant) -> Moment {
+        let since = instant.saturating_duration_since(self.started).saturating_sub(self.now.get());
+        // Much less than the years that this can hold.
+        let microseconds = since.as_micros() as i64;
+        Moment { unix_microseconds: self.wall.get().saturating_add(microseconds), instant }
     }
 
     /// The wall-clock time as an HTTP date, as of the latest refresh.
     pub fn date(&self) -> [u8; HTTP_DATE_LENGTH] {
         self.date.get()
     }
+}
+
+/// Unix time in microseconds; 0 for a time before.
+fn wall_clock() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn second_of(microseconds: i64) -> i64 {
+    microseconds.div_euclid(1_000_000)
 }
 
 /// Processor time of the calling thread since it started.

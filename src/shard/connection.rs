@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.input.is_empty() {
             let began = Instant::now();
             let received = std::mem::take(&mut core.input);
-            let progress = shard.answer(core, &received[..count], self.is_all, self.peer, &mut self.body);
+            let progress = shard.answer(core, &received[..count], began, self.is_all, self.peer, &mut self.body);
             self.input.extend_from_slice(&received[progress.consumed..count]);
             core.input = received;
             self.after(progress);
@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn answer_buffered(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<bool>> {
         let began = Instant::now();
         let core = &mut *shard.core.borrow_mut();
-        let progress = shard.answer(core, &self.input, self.is_all, self.peer, &mut self.body);
+        let progress = shard.answer(core, &self.input, began, self.is_all, self.peer, &mut self.body);
         self.input.drain(..progress.consumed);
         if self.input.is_empty() {
             self.input = Vec::new();

@@ -25,7 +25,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -38,7 +38,7 @@ use crate::metrics::hand_over::Reporter;
 use crate::snapshot::Publication;
 use crate::stats::Intake;
 use crate::stats::file_statistics::Question;
-use crate::stats::recorder::{Moment, Recorder};
+use crate::stats::recorder::Recorder;
 use clock::Clock;
 use deadline::Deadlines;
 use pool::{Orders, Stage};
@@ -187,12 +187,21 @@ impl Shard {
         self.draining_since.get().is_some_and(|since| self.clock.now() >= since + grace)
     }
 
-    /// Answers the requests in `bytes` into `core.output`. `is_all` tells that nothing more was received behind them.
-    fn answer(&self, core: &mut Core, bytes: &[u8], is_all: bool, peer: Peer, body: &mut Body) -> Progress {
+    /// Answers the requests in `bytes`, which were received at `received`, into `core.output`. `is_all` tells that nothing more
+    /// was received behind them.
+    fn answer(
+        &self,
+        core: &mut Core,
+        bytes: &[u8],
+        received: Instant,
+        is_all: bool,
+        peer: Peer,
+        body: &mut Body,
+    ) -> Progress {
         core.follow(&self.publication);
         let mut consumed = 0;
         let date = self.clock.date();
-        let moment = Moment { second: self.clock.second().0, instant: self.clock.instant() };
+        let moment = self.clock.moment(received);
         loop {
             match body.skip(&bytes[consumed..]) {
                 Ok(skipped) => consumed += skipped,

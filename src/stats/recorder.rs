@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 
-use super::download_log::{self, LineBuffer};
+use super::download_log::{self, EntryBuffer};
 use super::same_download;
 use super::tally::{Download, RangeRequest, Tally, day_of};
 use crate::handle::Handler;
@@ -18,10 +18,17 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// The time of an outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// Unix time in seconds, which decides the day.
-    pub second: i64,
+    /// Unix time in microseconds, which decides the day.
+    pub unix_microseconds: i64,
     /// The same on a clock that is never set.
     pub instant: Instant,
+}
+
+impl Moment {
+    /// Number of its UTC day.
+    fn day(self) -> i64 {
+        day_of(self.unix_microseconds.div_euclid(1_000_000))
+    }
 }
 
 /// The record of one shard.
@@ -31,22 +38,22 @@ pub struct Recorder {
     complete: VecDeque<Tally>,
     queue: Sender<Tally>,
     spares: Receiver<Vec<Download>>,
-    log: LineBuffer,
+    log: EntryBuffer,
 }
 
 impl Recorder {
     /// An empty record that is handed over to `queue`.
     pub(super) fn new(queue: Sender<Tally>, spares: Receiver<Vec<Download>>, log: download_log::Intake) -> Recorder {
-        Recorder { tally: None, complete: VecDeque::new(), queue, spares, log: LineBuffer::new(log) }
+        Recorder { tally: None, complete: VecDeque::new(), queue, spares, log: EntryBuffer::new(log) }
     }
 
     /// Takes down the outcome of `request`, which `handler` answered last.
     pub fn record(&mut self, outcome: &Outcome, request: &Request<'_>, handler: &Handler, moment: Moment) {
-        self.log.append(outcome, handler);
+        self.log.append(outcome, handler, moment.unix_microseconds);
         let snapshot = handler.snapshot();
         let (Some((file, row)), Some(files)) = (outcome.download(), &snapshot.files) else { return };
         let download = (file.row, snapshot.mirrors.row(row).mirror.id);
-        let day = day_of(moment.second);
+        let day = moment.day();
         if !self.tally.as_ref().is_some_and(|tally| tally.takes(files, day)) {
             self.complete.extend(self.tally.take());
         }

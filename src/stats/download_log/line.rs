@@ -1,9 +1,8 @@
-//! The line of an answer, as Mirrorbits writes it or in JSON. Written for every answer, so it allocates nothing and
-//! works the time of day out once a second.
+//! The line of an answer, as Mirrorbits writes it or in JSON. One thread writes those of all shards, so it works the time
+//! of day out once a second only.
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,8 +14,7 @@ use crate::http::request::Method;
 use crate::snapshot::Snapshot;
 
 /// Writes lines, with what was worked out for the current second.
-#[derive(Clone)]
-pub struct LineFormat {
+pub(super) struct LineFormat {
     zone: TimeZone,
     /// What the following is worked out for.
     format: LogFormat,
@@ -38,7 +36,7 @@ struct Server<'a> {
 
 impl LineFormat {
     /// Lines with the local time of `zone`.
-    pub fn new(zone: TimeZone) -> LineFormat {
+    pub(super) fn new(zone: TimeZone) -> LineFormat {
         LineFormat {
             zone,
             format: LogFormat::Text,
@@ -48,12 +46,12 @@ impl LineFormat {
         }
     }
 
-    /// Appends the line of an outcome that led to `path` and was drawn from `snapshot`, in the format that it asks for. Returns
-    /// whether there is one.
-    pub fn append(
+    /// Appends the line of an outcome that led to `path` and was drawn from `snapshot`, in the format that it asks for. `at` is
+    /// the Unix time in microseconds. Returns whether there is a line.
+    pub(super) fn append(
         &mut self,
         out: &mut Vec<u8>,
-        now: SystemTime,
+        at: i64,
         outcome: &Outcome,
         path: &[u8],
         snapshot: &Snapshot,
@@ -64,7 +62,7 @@ impl LineFormat {
         if self.format != format {
             (self.format, self.second) = (format, i64::MIN);
         }
-        let microsecond = self.look_at(now);
+        let microsecond = self.look_at(at);
         match self.format {
             LogFormat::Text => self.text(out, microsecond, outcome, path, &server),
             LogFormat::Json => self.json(out, microsecond, outcome, path, &server),
@@ -74,12 +72,12 @@ impl LineFormat {
     }
 
     /// Works the parts of the current second out, if it is a new one. Returns the microsecond within it.
-    fn look_at(&mut self, now: SystemTime) -> u32 {
-        // A time that the calendar does not have stands for its start.
-        let now = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
-        let second = now.as_microsecond().div_euclid(1_000_000);
+    fn look_at(&mut self, at: i64) -> u32 {
+        let second = at.div_euclid(1_000_000);
         if second != self.second {
             self.second = second;
+            // A time that the calendar does not have stands for its start.
+            let now = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
             let (time, offset) = {
                 let info = self.zone.to_offset(now);
                 (info.to_datetime(now), info.seconds())
@@ -109,7 +107,7 @@ impl LineFormat {
             let _ = std::fmt::Write::write_fmt(&mut self.offset, zone);
         }
         // In range by the remainder.
-        now.as_microsecond().rem_euclid(1_000_000) as u32
+        at.rem_euclid(1_000_000) as u32
     }
 
     fn text(&self, out: &mut Vec<u8>, microsecond: u32, outcome: &Outcome, path: &[u8], server: &Server<'_>) {
@@ -266,8 +264,6 @@ fn append_escaped(out: &mut Vec<u8>, text: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use jiff::tz;
     use mb_core::config;
     use mb_core::geo::GeoDatabase;
@@ -302,10 +298,10 @@ mod tests {
 
     fn line(format: LogFormat, outcome: &Outcome, path: &[u8]) -> String {
         // 2026-11-22 10:30:31.145362 UTC, an hour later in the zone.
-        let now = UNIX_EPOCH + Duration::from_micros(1_795_343_431_145_362);
+        let at = 1_795_343_431_145_362;
         let mut out = Vec::new();
         let mut lines = LineFormat::new(TimeZone::fixed(tz::offset(1)));
-        assert!(lines.append(&mut out, now, outcome, path, &snapshot(format)));
+        assert!(lines.append(&mut out, at, outcome, path, &snapshot(format)));
         String::from_utf8(out).unwrap()
     }
 

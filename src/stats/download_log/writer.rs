@@ -13,7 +13,8 @@ use jiff::Zoned;
 use mb_core::config::LogFormat;
 
 use super::super::figures::Figures;
-use super::Lines;
+use super::Batch;
+use super::line::LineFormat;
 
 /// Name of the log.
 const FILE_NAME: &str = "downloads.log";
@@ -64,6 +65,9 @@ impl Orders {
 pub(super) struct Writer {
     destination: Option<Destination>,
     file: Option<File>,
+    format: LineFormat,
+    /// The lines of the batch that is being written.
+    text: Vec<u8>,
     next_attempt: Instant,
     /// The last write broke off within a line.
     is_torn: bool,
@@ -74,10 +78,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(orders: Arc<Orders>, figures: Arc<Figures>) -> Writer {
+    pub(super) fn new(orders: Arc<Orders>, format: LineFormat, figures: Arc<Figures>) -> Writer {
         Writer {
             destination: orders.destination(),
             file: None,
+            format,
+            text: Vec::new(),
             next_attempt: Instant::now(),
             is_torn: false,
             is_in_trouble: false,
@@ -87,7 +93,7 @@ impl Writer {
     }
 
     /// Writes what comes, until no shard is left that could send more.
-    pub(super) fn run(mut self, inbox: &Receiver<Lines>, spares: &Sender<Vec<u8>>) {
+    pub(super) fn run(mut self, inbox: &Receiver<Batch>, spares: &Sender<Batch>) {
         self.open_if_due();
         loop {
             let received = inbox.recv_timeout(LOOK_INTERVAL);
@@ -97,11 +103,11 @@ impl Writer {
                 self.open_if_due();
             }
             match received {
-                Ok(mut lines) => {
-                    self.write(&lines);
-                    lines.text.clear();
+                Ok(mut batch) => {
+                    self.write(&batch);
+                    batch.clear();
                     // No room for it means that there are enough.
-                    let _ = spares.try_send(lines.text);
+                    let _ = spares.try_send(batch);
                 }
                 // Whatever was logged before the log was switched off is written.
                 Err(RecvTimeoutError::Timeout) if self.destination.is_none() => self.file = None,
@@ -126,17 +132,23 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, lines: &Lines) {
+    fn write(&mut self, batch: &Batch) {
+        let Some(snapshot) = &batch.snapshot else { return };
+        self.text.clear();
+        let mut lines = 0;
+        for (entry, path) in batch.entries() {
+            lines += u64::from(self.format.append(&mut self.text, entry.at, &entry.outcome, path, snapshot));
+        }
         if self.file.is_none() {
             self.open_if_due();
         }
         let written = match &mut self.file {
-            Some(file) => write_whole_lines(file, &lines.text, self.is_torn),
+            Some(file) => write_whole_lines(file, &self.text, self.is_torn),
             None => Written { lines: 0, torn: false, failure: None },
         };
         self.is_torn = written.torn;
         self.figures.logged_lines.fetch_add(written.lines, Ordering::Relaxed);
-        self.figures.dropped_lines.fetch_add(lines.count - written.lines.min(lines.count), Ordering::Relaxed);
+        self.figures.dropped_lines.fetch_add(lines - written.lines.min(lines), Ordering::Relaxed);
         match written.failure {
             Some(cause) => self.trouble(&cause),
             None if self.file.is_some() && std::mem::take(&mut self.is_in_trouble) => {
