@@ -1,7 +1,7 @@
 //! From a network address to a place and an autonomous system, by GeoLite2-City and GeoLite2-ASN.
 //!
-//! A lookup is split in two, since its halves cost very differently: walking the address tree ends at the offset of a
-//! record ([`Located::place_key`]), and decoding that record gives a [`Place`]. Callers cache what they derive from a
+//! A lookup is split in two, since its halves cost very differently: walking the address tree (`tree`) ends at a record
+//! ([`Located::place_key`]), and decoding that record gives a [`Place`]. Callers cache what they derive from a
 //! record under its key; millions of addresses share a few thousand records.
 //!
 //! The databases are copied into anonymous memory rather than mapped from their files: operators replace them with `cp`,
@@ -11,11 +11,16 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use maxminddb::{LookupResult, Reader, geoip2};
+use maxminddb::{Reader, geoip2};
+use serde::Deserialize;
 use memmap2::{Advice, Mmap, MmapMut};
 
+use self::tree::Tree;
 use crate::time::Timestamp;
+
+mod tree;
 
 /// File name of the database of places.
 pub const CITY_FILE: &str = "GeoLite2-City.mmdb";
@@ -76,26 +81,49 @@ pub struct RecordKey(u32);
 impl RecordKey {
     /// The key of an address that the database does not know.
     pub const NONE: RecordKey = RecordKey(0);
+}
 
-    fn of<S: AsRef<[u8]>>(result: Option<&LookupResult<'_, S>>) -> RecordKey {
-        let offset = result.and_then(LookupResult::offset);
-        RecordKey(offset.and_then(|offset| u32::try_from(offset + 1).ok()).unwrap_or(0))
+/// One database.
+struct Database {
+    reader: Reader<Memory>,
+    memory: Memory,
+    tree: Tree,
+}
+
+/// The content of its file.
+#[derive(Clone)]
+struct Memory(Arc<Mmap>);
+
+impl AsRef<[u8]> for Memory {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Database {
+    fn key(&self, address: IpAddr) -> RecordKey {
+        RecordKey(self.tree.record(self.memory.as_ref(), address))
+    }
+
+    /// The record of `address`; `None` when there is none, or it is damaged: an answer without a place is better than none.
+    fn decode<'d, T: Deserialize<'d>>(&'d self, address: IpAddr) -> Option<T> {
+        self.reader.lookup(address).ok()?.decode().ok()?
     }
 }
 
 /// Both databases, each of which may be missing.
 #[derive(Default)]
 pub struct GeoDatabase {
-    city: Option<Reader<Mmap>>,
-    asn: Option<Reader<Mmap>>,
+    city: Option<Database>,
+    asn: Option<Database>,
 }
 
 impl GeoDatabase {
     /// Loads what can be loaded from `folder` and tells why the rest cannot.
     pub fn load(folder: &Path) -> (GeoDatabase, Vec<GeoError>) {
         let mut errors = Vec::new();
-        let mut load = |file: &str, kind: &str| match load_reader(&folder.join(file), kind) {
-            Ok(reader) => Some(reader),
+        let mut load = |file: &str, kind: &str| match load_database(&folder.join(file), kind) {
+            Ok(database) => Some(database),
             Err(error) => {
                 errors.push(error);
                 None
@@ -109,8 +137,8 @@ impl GeoDatabase {
     /// When the database of places, and that of autonomous systems, was built by its maker; `None` for one that is not in
     /// use.
     pub fn built(&self) -> [Option<Timestamp>; 2] {
-        [&self.city, &self.asn].map(|reader| {
-            let epoch = reader.as_ref()?.metadata().build_epoch;
+        [&self.city, &self.asn].map(|database| {
+            let epoch = database.as_ref()?.reader.metadata().build_epoch;
             Some(Timestamp(i64::try_from(epoch).unwrap_or(i64::MAX)))
         })
     }
@@ -118,30 +146,34 @@ impl GeoDatabase {
     /// Looks `address` up. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn locate(&self, address: IpAddr) -> Located<'_> {
         let address = address.to_canonical();
-        Located { place: find_in(&self.city, address), system: find_in(&self.asn, address) }
+        let key = |database: &Option<Database>| database.as_ref().map_or(RecordKey::NONE, |it| it.key(address));
+        Located { databases: self, address, place: key(&self.city), system: key(&self.asn) }
     }
 }
 
 /// Result of a lookup, not yet decoded.
 pub struct Located<'a> {
-    place: Option<LookupResult<'a, Mmap>>,
-    system: Option<LookupResult<'a, Mmap>>,
+    databases: &'a GeoDatabase,
+    address: IpAddr,
+    place: RecordKey,
+    system: RecordKey,
 }
 
 impl Located<'_> {
     /// Names the record that [`Located::place`] decodes.
     pub fn place_key(&self) -> RecordKey {
-        RecordKey::of(self.place.as_ref())
+        self.place
     }
 
     /// Names the record that [`Located::autonomous_system`] decodes.
     pub fn autonomous_system_key(&self) -> RecordKey {
-        RecordKey::of(self.system.as_ref())
+        self.system
     }
 
     /// Decodes the place; empty when it is not known or its record is damaged.
     pub fn place(&self) -> Place {
-        let Some(Ok(Some(record))) = self.place.as_ref().map(|found| found.decode::<geoip2::City<'_>>()) else {
+        let city = self.databases.city.as_ref();
+        let Some(record) = city.and_then(|city| city.decode::<geoip2::City<'_>>(self.address)) else {
             return Place::default();
         };
         let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
@@ -157,7 +189,8 @@ impl Located<'_> {
 
     /// Decodes the autonomous system; number 0 when it is not known or its record is damaged.
     pub fn autonomous_system(&self) -> AutonomousSystem {
-        let Some(Ok(Some(record))) = self.system.as_ref().map(|found| found.decode::<geoip2::Asn<'_>>()) else {
+        let asn = self.databases.asn.as_ref();
+        let Some(record) = asn.and_then(|asn| asn.decode::<geoip2::Asn<'_>>(self.address)) else {
             return AutonomousSystem::default();
         };
         AutonomousSystem {
@@ -167,20 +200,18 @@ impl Located<'_> {
     }
 }
 
-fn find_in(reader: &Option<Reader<Mmap>>, address: IpAddr) -> Option<LookupResult<'_, Mmap>> {
-    // A damaged tree counts as not knowing the address: an answer without a place is better than none.
-    reader.as_ref()?.lookup(address).ok()
-}
-
-fn load_reader(path: &Path, kind: &str) -> Result<Reader<Mmap>, GeoError> {
+fn load_database(path: &Path, kind: &str) -> Result<Database, GeoError> {
     let invalid = |reason: String| GeoError::Invalid { path: path.to_owned(), reason };
     let memory = copy_into_memory(path).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })?;
-    let reader = Reader::from_source(memory).map_err(|error| invalid(error.to_string()))?;
+    let memory = Memory(Arc::new(memory));
+    let reader = Reader::from_source(memory.clone()).map_err(|error| invalid(error.to_string()))?;
     let found = &reader.metadata().database_type;
     if !found.contains(kind) {
         return Err(invalid(format!("holds {found} data, not {kind} data")));
     }
-    Ok(reader)
+    let tree = Tree::new(memory.as_ref(), reader.metadata());
+    let tree = tree.ok_or_else(|| invalid("its search tree is damaged".to_owned()))?;
+    Ok(Database { reader, memory, tree })
 }
 
 /// The file's content in anonymous read-only pages, huge ones where the kernel has them: a lookup touches some 20 pages.
