@@ -32,7 +32,7 @@ mod tests;
 pub use address::Peer;
 pub use settings::Settings;
 
-use choose::Choices;
+use choose::{Among, Choices};
 use locate::{Location, Locator, Origin};
 use outcome::{Chosen, File, Kind, Outcome};
 
@@ -50,6 +50,8 @@ pub struct Handler {
 struct Scratch {
     path: Vec<u8>,
     alias: Vec<u8>,
+    /// The requested path as it stands in URLs.
+    encoded: Vec<u8>,
     body: Vec<u8>,
     drawn: Vec<Accepted>,
     excluded: Vec<(u32, Reason)>,
@@ -114,6 +116,7 @@ impl Handler {
             out,
             outcome,
             origin: None,
+            among: None,
         };
         exchange.answer(&mut path, &mut alias);
         let outcome = exchange.outcome;
@@ -138,6 +141,8 @@ struct Exchange<'h, 'r, 'o> {
     outcome: Outcome,
     /// Where it comes from, when it was looked up ahead of its use.
     origin: Option<Origin<'h>>,
+    /// Whom there is to choose among, likewise.
+    among: Option<Among>,
 }
 
 impl<'h> Exchange<'h, '_, '_> {
@@ -176,12 +181,16 @@ impl<'h> Exchange<'h, '_, '_> {
         };
         let path = without_trailing_slash(decoded);
         if parameters.directive == Directive::None {
-            // The index's memory comes while the client is looked up.
+            // Of what is looked up, each step's memory comes while something else is done.
             let announced = files.announce(path);
             let address = self.client_address();
+            let origin = self.locator.origin(&self.snapshot.geo, address);
             files.fetch_row(&announced);
-            self.origin = Some(self.locator.origin(&self.snapshot.geo, address));
+            let among = self.choices.announce(self.snapshot, &origin, self.wanted(&parameters));
+            (self.origin, self.among) = (Some(origin), Some(among));
+            self.encode(path);
             files.fetch_path(&announced);
+            self.choices.fetch(&among);
         }
         match files.resolve(path, alias) {
             Entry::Missing | Entry::Alias(_) => self.plain(Status::NotFound),
@@ -189,11 +198,11 @@ impl<'h> Exchange<'h, '_, '_> {
             Entry::Directory if wants_statistics => self.plain(Status::NotFound),
             Entry::Directory => self.answer_by_fallback(decoded, None, &parameters),
             Entry::File(_) if decoded.ends_with(b"/") => self.plain(Status::NotFound),
-            Entry::File(file) => self.answer_for_file(files, file, &parameters),
+            Entry::File(file) => self.answer_for_file(files, file, path, &parameters),
         }
     }
 
-    fn answer_for_file(&mut self, files: &'h FileIndex, file: FileRef<'h>, parameters: &Parameters<'_>) {
+    fn answer_for_file(&mut self, files: &'h FileIndex, file: FileRef<'h>, path: &[u8], parameters: &Parameters<'_>) {
         self.outcome.file = Some(File { row: file.row(), size: file.size() });
         match parameters.directive {
             Directive::Stats { period } => return self.file_statistics(period),
@@ -219,7 +228,11 @@ impl<'h> Exchange<'h, '_, '_> {
             let location = self.locator.locate(&origin);
             self.json(files, file, &location, wanted, parameters.pretty);
         } else {
-            self.redirect(file.path());
+            // It is what was asked for, unless a link led there.
+            if file.path() != path {
+                self.encode(file.path());
+            }
+            self.redirect();
         }
     }
 
@@ -265,6 +278,12 @@ impl<'h> Exchange<'h, '_, '_> {
 
     fn client_address(&self) -> IpAddr {
         address::client_address(self.peer, &self.request.forwarded_for, &self.snapshot.settings.trusted_proxies)
+    }
+
+    /// Makes `path`, without its leading slash, what is appended to the mirrors' URLs.
+    fn encode(&mut self, path: &[u8]) {
+        self.scratch.encoded.clear();
+        path::percent_encode(path.strip_prefix(b"/").unwrap_or(path), &mut self.scratch.encoded);
     }
 
     /// Takes down who is chosen.

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use maxminddb::{Reader, geoip2};
-use serde::Deserialize;
 use memmap2::{Advice, Mmap, MmapMut};
+use serde::Deserialize;
 
 use self::tree::Tree;
 use crate::time::Timestamp;
@@ -81,6 +81,11 @@ pub struct RecordKey(u32);
 impl RecordKey {
     /// The key of an address that the database does not know.
     pub const NONE: RecordKey = RecordKey(0);
+
+    /// The key as a number; 0 for [`RecordKey::NONE`].
+    pub fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// One database.

@@ -4,6 +4,7 @@
 //! - [`config`]: the configuration file, as typed by the operator and as used by the programs
 //! - [`mirror`]: the mirror record and its states
 //! - [`path`]: repository paths: decoding, cleaning, encoding
+//! - [`prefetch`]: memory asked for ahead of its use
 //! - [`geo`]: from a network address to a place and an autonomous system
 //! - [`store`]: mirror records, source files and mirror logs, behind one trait
 //! - [`link`]: the messages between the daemon and the indexer it supervises
@@ -17,5 +18,6 @@ pub mod geo;
 pub mod link;
 pub mod mirror;
 pub mod path;
+pub mod prefetch;
 pub mod store;
 pub mod time;

@@ -17,6 +17,7 @@ use super::outcome::{Chosen, Kind};
 use crate::http::json::JsonWriter;
 use crate::http::response::{self, Status};
 use crate::http::target::{Directive, Parameters, Target};
+use crate::select::table::Shown;
 use crate::select::{Accepted, Reason, Wanted, fallback, filter};
 use crate::snapshot::Snapshot;
 
@@ -67,16 +68,12 @@ impl Exchange<'_, '_, '_> {
         self.outcome.status = Status::Ok;
     }
 
-    /// Redirects to the first of the mirrors drawn and names the others.
-    pub(super) fn redirect(&mut self, path: &[u8]) {
+    /// Redirects to the first of the mirrors drawn and names the others, for the encoded path.
+    pub(super) fn redirect(&mut self) {
         let snapshot = self.snapshot;
         self.chose_first_drawn(Kind::Redirect);
         let drawn = std::mem::take(&mut self.scratch.drawn);
-        let places = drawn.iter().map(|accepted| {
-            let mirror = snapshot.mirrors.row(accepted.row);
-            (mirror.url(accepted.protocol), mirror.geo_label.as_str())
-        });
-        self.redirect_to(path, places);
+        self.redirect_to(drawn.iter().map(|accepted| snapshot.mirrors.shown(accepted.row, accepted.protocol)));
         self.scratch.drawn = drawn;
     }
 
@@ -89,23 +86,21 @@ impl Exchange<'_, '_, '_> {
         self.chose(kind, chosen);
     }
 
-    /// Redirects to the first of `places`, base URLs with their country labels.
-    pub(super) fn redirect_to<'p>(&mut self, path: &[u8], places: impl Iterator<Item = (&'p str, &'p str)> + Clone) {
-        let mut relative = std::mem::take(&mut self.scratch.body);
-        relative.clear();
-        path::percent_encode(path.strip_prefix(b"/").unwrap_or(path), &mut relative);
+    /// Redirects to the first of `servers` and names the others, for the encoded path.
+    fn redirect_to<'p>(&mut self, servers: impl Iterator<Item = Shown<'p>> + Clone) {
+        let relative = std::mem::take(&mut self.scratch.encoded);
         let with_links = self.snapshot.settings.max_link_headers > 0;
         let mut response = self.start(Status::Found).lines(REDIRECT_LINES);
-        if let Some((url, _)) = places.clone().next() {
-            response = response.header_by("Location", |out| append_url(out, url, &relative));
+        if let Some(server) = servers.clone().next() {
+            response = response.header_by("Location", |out| append_url(out, server.url, &relative));
         }
         if with_links {
-            for (priority, (url, label)) in (1..).zip(places) {
-                response = response.header_by("Link", |out| append_link(out, url, &relative, priority, label));
+            for (priority, server) in (1..).zip(servers) {
+                response = response.header_by("Link", |out| append_link(out, server, &relative, priority));
             }
         }
         response.no_body();
-        self.scratch.body = relative;
+        self.scratch.encoded = relative;
     }
 
     /// The JSON document of the mirrors drawn.
@@ -210,11 +205,11 @@ impl Exchange<'_, '_, '_> {
             });
         } else {
             self.chose(Kind::Redirect, chosen);
-            let places = ranked.iter().take(settings.max_link_headers.saturating_add(1)).map(|&place| {
+            self.encode(path);
+            self.redirect_to(ranked.iter().take(settings.max_link_headers.saturating_add(1)).map(|&place| {
                 let fallback = &settings.fallbacks[place];
-                (fallback.absolute_url(wanted), fallback.geo_label.as_str())
-            });
-            self.redirect_to(path, places);
+                Shown { url: fallback.absolute_url(wanted).as_bytes(), geo_label: fallback.geo_label.as_bytes() }
+            }));
         }
         self.scratch.ranked = ranked;
     }
@@ -280,23 +275,23 @@ fn decode_address(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(&decoded).ok()?.trim().parse().ok()
 }
 
-fn append_url(out: &mut Vec<u8>, base: &str, relative: &[u8]) {
-    out.extend_from_slice(base.as_bytes());
+fn append_url(out: &mut Vec<u8>, base: &[u8], relative: &[u8]) {
+    out.extend_from_slice(base);
     out.extend_from_slice(relative);
 }
 
 /// RFC 6249, section 3.
-fn append_link(out: &mut Vec<u8>, base: &str, relative: &[u8], priority: usize, label: &str) {
+fn append_link(out: &mut Vec<u8>, server: Shown<'_>, relative: &[u8], priority: usize) {
     out.push(b'<');
-    append_url(out, base, relative);
+    append_url(out, server.url, relative);
     out.extend_from_slice(b">; rel=duplicate; pri=");
     match u8::try_from(priority) {
         Ok(digit @ 0..10) => out.push(b'0' + digit),
         // Writing to a vector cannot fail.
         _ => drop(write!(out, "{priority}")),
     }
-    if !label.is_empty() {
+    if !server.geo_label.is_empty() {
         out.extend_from_slice(b"; geo=");
-        out.extend_from_slice(label.as_bytes());
+        out.extend_from_slice(server.geo_label);
     }
 }

@@ -3,27 +3,27 @@
 
 use std::rc::Rc;
 
-use mb_core::geo::RecordKey;
 use mb_index::{FileIndex, FileRef};
 
 use super::Exchange;
 use super::locate::{Location, Origin};
+use crate::select::associative::{Announced, AssociativeCache, Found};
 use crate::select::cache::Cache;
 use crate::select::draw::Candidates;
 use crate::select::filter::{FileCopy, Source};
 use crate::select::score::Query;
-use crate::select::shortlist::Shortlist;
+use crate::select::shortlist::{self, Shortlist};
 use crate::select::{Client, Wanted};
 use crate::snapshot::Snapshot;
 
 /// Most bytes of candidates that a shard keeps.
 const CANDIDATES_BUDGET: usize = 16 * 1024 * 1024;
-/// Most bytes of shortlists that a shard keeps: some 20,000 places and networks with 64 or more mirrors.
-const SHORTLISTS_BUDGET: usize = 48 * 1024 * 1024;
+/// Most shortlists that a shard keeps, of 2 KB or so each. A guess: the places and networks of an hour's clients.
+const SHORTLISTS: usize = 32 * 1024;
 
 /// What was found out about which mirrors may answer.
 pub struct Choices {
-    shortlists: Cache<ShortlistKey, Shortlist>,
+    shortlists: AssociativeCache<Shortlist>,
     /// Where a shortlist cannot tell.
     candidates: Cache<CandidatesKey, Rc<Candidates>>,
 }
@@ -31,7 +31,7 @@ pub struct Choices {
 impl Choices {
     /// Nothing yet.
     pub fn new() -> Choices {
-        Choices { shortlists: Cache::new(SHORTLISTS_BUDGET), candidates: Cache::new(CANDIDATES_BUDGET) }
+        Choices { shortlists: AssociativeCache::new(SHORTLISTS), candidates: Cache::new(CANDIDATES_BUDGET) }
     }
 
     /// Forgets everything: what the choice depends on has changed.
@@ -39,21 +39,36 @@ impl Choices {
         self.shortlists.clear();
         self.candidates.clear();
     }
+
+    /// Asks for the memory of the shortlist that [`Choices::announce`] was told of.
+    pub(super) fn fetch(&self, among: &Among) {
+        if let Some(found) = self.shortlists.find(among.shortlist) {
+            self.shortlists.fetch(found, shortlist::USUAL_BYTES);
+        }
+    }
+
+    /// Asks for what is known of the choice for clients of `origin`.
+    pub(super) fn announce(&self, snapshot: &Snapshot, origin: &Origin<'_>, wanted: Wanted) -> Among {
+        // Clients in a network that no mirror stands in are alike. A mirror's number is of 24 bits at most, as are the
+        // mirrors that memory has room for.
+        let network = snapshot.mirrors.place_of_asn(origin.asn).unwrap_or(0);
+        let key = u64::from(origin.place_key.number()) << 32 | u64::from(network) << 8 | (wanted as u64 + 1);
+        Among { key, shortlist: self.shortlists.announce(key) }
+    }
 }
 
-/// What makes shortlists differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ShortlistKey {
-    place: RecordKey,
-    asn: u32,
-    wanted: Wanted,
+/// What makes choices differ: the place, the network if it matters, and the schemes that may answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Among {
+    key: u64,
+    shortlist: Announced,
 }
 
 /// What makes candidates differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct CandidatesKey {
     set: u32,
-    among: ShortlistKey,
+    among: u64,
 }
 
 impl Exchange<'_, '_, '_> {
@@ -73,19 +88,21 @@ impl Exchange<'_, '_, '_> {
             let candidates = self.evaluate_for(files, file, origin, wanted);
             return self.draw_among(&candidates, count);
         }
-        let among = ShortlistKey { place: origin.place_key, asn: self.comparable_asn(origin.asn), wanted };
-        if let Some(shortlist) = self.shortlist(origin, among) {
-            let set = files.set(file.set());
-            let mut candidates = std::mem::take(&mut self.scratch.candidates);
-            let mirrors = &self.snapshot.mirrors;
-            let told = shortlist.candidates(mirrors, |ordinal| set.contains(ordinal), &mut candidates);
-            let drawn = told && self.draw_among(&candidates, count);
-            self.scratch.candidates = candidates;
-            if drawn {
+        let among = self.among.take().unwrap_or_else(|| self.choices.announce(self.snapshot, origin, wanted));
+        let set = files.set(file.set());
+        if let Some(found) = self.shortlist(origin, &among, wanted) {
+            let shortlist = self.choices.shortlists.value(found);
+            let (drawn, random) = (&mut self.scratch.drawn, &mut *self.random);
+            if shortlist.draw_prepared(|words| set.includes(words), count, drawn, |n| random.u64(..n)) {
+                return true;
+            }
+            let candidates = &mut self.scratch.candidates;
+            if shortlist.candidates(&self.snapshot.mirrors, |ordinal| set.contains(ordinal), candidates) {
+                candidates.draw(count, drawn, |n| random.u64(..n));
                 return true;
             }
         }
-        let key = CandidatesKey { set: file.set().number(), among };
+        let key = CandidatesKey { set: file.set().number(), among: among.key };
         let known = self.choices.candidates.get(&key, |candidates| candidates.bytes());
         let candidates = known.unwrap_or_else(|| {
             let candidates = Rc::new(self.evaluate_for(files, file, origin, wanted));
@@ -115,9 +132,8 @@ impl Exchange<'_, '_, '_> {
     }
 
     /// The shortlist of a place; `None` for a client that is not located.
-    fn shortlist(&mut self, origin: &Origin<'_>, key: ShortlistKey) -> Option<Shortlist> {
-        let known = self.choices.shortlists.get(&key, |shortlist| shortlist.bytes());
-        known.or_else(|| {
+    fn shortlist(&mut self, origin: &Origin<'_>, among: &Among, wanted: Wanted) -> Option<Found> {
+        self.choices.shortlists.find(among.shortlist).or_else(|| {
             let snapshot = self.snapshot;
             let location = self.locator.locate(origin);
             let client = self.comparable(location.client());
@@ -128,22 +144,18 @@ impl Exchange<'_, '_, '_> {
                 &snapshot.mirrors,
                 snapshot.mirrors_by_ordinal(),
                 client,
-                key.wanted,
+                wanted,
                 snapshot.settings.rules.weight_distribution_range,
                 |row| location.place.distance(snapshot.mirrors.row(row)),
             );
-            self.choices.shortlists.insert(key, shortlist.clone(), shortlist.bytes());
-            Some(shortlist)
+            Some(self.choices.shortlists.insert(among.shortlist, shortlist))
         })
     }
 
     /// The client without a network that no mirror stands in, so that clients which are alike share their candidates.
     pub(super) fn comparable(&self, client: Client) -> Client {
-        Client { asn: self.comparable_asn(client.asn), ..client }
-    }
-
-    fn comparable_asn(&self, asn: u32) -> u32 {
-        if self.snapshot.mirrors.has_asn(asn) { asn } else { 0 }
+        let asn = if self.snapshot.mirrors.place_of_asn(client.asn).is_some() { client.asn } else { 0 };
+        Client { asn, ..client }
     }
 
     pub(super) fn source(&self, file: FileRef<'_>) -> Source {

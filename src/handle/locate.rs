@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use mb_core::geo::{AutonomousSystem, GeoDatabase, Located, Place, RecordKey};
 
+use crate::select::associative::AssociativeCache;
 use crate::select::cache::Cache;
 use crate::select::distance::{Point, Position, kilometres};
 use crate::select::{Client, Code, TableMirror};
@@ -15,7 +16,7 @@ use crate::select::{Client, Code, TableMirror};
 /// Most bytes of places that a shard keeps: some 30,000 places.
 const PLACES_BUDGET: usize = 8 * 1024 * 1024;
 /// Most autonomous systems that a shard keeps.
-const SYSTEMS_BUDGET: usize = 16 * 1024;
+const SYSTEMS: usize = 16 * 1024;
 
 /// A place with what the selection derives from it.
 pub struct KnownPlace {
@@ -85,7 +86,7 @@ pub struct Locator {
     places: Cache<RecordKey, Rc<KnownPlace>>,
     systems: Cache<RecordKey, Rc<AutonomousSystem>>,
     /// The numbers of `systems` alone.
-    numbers: Cache<RecordKey, u32>,
+    numbers: AssociativeCache<u32>,
 }
 
 impl Locator {
@@ -93,8 +94,8 @@ impl Locator {
     pub fn new() -> Locator {
         Locator {
             places: Cache::new(PLACES_BUDGET),
-            systems: Cache::new(SYSTEMS_BUDGET),
-            numbers: Cache::new(SYSTEMS_BUDGET),
+            systems: Cache::new(SYSTEMS),
+            numbers: AssociativeCache::new(SYSTEMS),
         }
     }
 
@@ -109,12 +110,16 @@ impl Locator {
     pub fn origin<'g>(&mut self, geo: &'g GeoDatabase, address: IpAddr) -> Origin<'g> {
         let located = geo.locate(address);
         let system_key = located.autonomous_system_key();
-        let asn = self.numbers.get(&system_key, |_| 1).unwrap_or_else(|| {
-            let number = located.autonomous_system().number;
-            self.numbers.insert(system_key, number, 1);
-            number
-        });
+        let asn = if system_key == RecordKey::NONE { 0 } else { self.number(&located) };
         Origin { address, place_key: located.place_key(), asn, located }
+    }
+
+    /// The number of a known network.
+    fn number(&mut self, located: &Located<'_>) -> u32 {
+        let announced = self.numbers.announce(located.autonomous_system_key().number().into());
+        let found = self.numbers.find(announced);
+        let found = found.unwrap_or_else(|| self.numbers.insert(announced, located.autonomous_system().number));
+        *self.numbers.value(found)
     }
 
     /// Where `origin` is.

@@ -51,8 +51,12 @@ impl Candidates {
         self.cumulative.len() > 1
     }
 
+    /// The weights up to that of a place, added up.
+    pub(super) fn sum(&self, place: usize) -> u64 {
+        self.cumulative[place]
+    }
+
     /// All of them.
-    #[cfg(test)]
     pub(super) fn accepted(&self) -> &[Accepted] {
         &self.accepted
     }
@@ -74,22 +78,16 @@ impl Candidates {
     /// - otherwise: all in sorted order
     ///
     /// `random_below(n)` returns a uniform number below `n`, which is positive.
-    pub fn draw(&self, wanted: usize, drawn: &mut Vec<Accepted>, mut random_below: impl FnMut(u64) -> u64) {
+    pub fn draw(&self, wanted: usize, drawn: &mut Vec<Accepted>, random_below: impl FnMut(u64) -> u64) {
         drawn.clear();
         if !self.located {
             self.shuffle(wanted.min(KEPT), drawn, random_below);
         } else if self.cumulative.is_empty() {
             drawn.extend(self.accepted.iter().take(wanted));
         } else {
-            let mut chosen = Chosen::default();
-            let total = self.cumulative[self.cumulative.len() - 1];
-            for _ in 0..wanted.min(KEPT).min(self.accepted.len()) {
-                let point = chosen.skip_over(random_below(total - chosen.weight));
-                let place = self.cumulative.partition_point(|&sum| sum <= point);
-                let weight = self.accepted[place].weight as u64;
-                chosen.insert(self.cumulative[place] - weight, weight);
-                drawn.push(self.accepted[place]);
-            }
+            let sum = |place: usize| self.cumulative[place];
+            let take = |place: usize| drawn.push(self.accepted[place]);
+            draw_by_weight(self.cumulative.len(), sum, wanted.min(KEPT), random_below, take);
         }
     }
 
@@ -109,6 +107,40 @@ impl Candidates {
             drawn.push(self.accepted[place]);
         }
     }
+}
+
+/// Draws at most `wanted` of `count` places one after another without replacement, each with a probability of its weight
+/// among those that are left. `sum` tells the weights of all places up to one, added up; every weight is positive.
+#[inline]
+pub(super) fn draw_by_weight(
+    count: usize,
+    sum: impl Fn(usize) -> u64,
+    wanted: usize,
+    mut random_below: impl FnMut(u64) -> u64,
+    mut take: impl FnMut(usize),
+) {
+    let Some(last) = count.checked_sub(1) else { return };
+    let total = sum(last);
+    let mut chosen = Chosen::default();
+    for _ in 0..wanted.min(count) {
+        let point = chosen.skip_over(random_below(total - chosen.weight));
+        let place = place_of(point, count, &sum);
+        let start = place.checked_sub(1).map_or(0, &sum);
+        chosen.insert(start, sum(place) - start);
+        take(place);
+    }
+}
+
+/// The first of `count` places whose sum is above `point`. Halves without a branch, since no processor foresees the way.
+#[inline]
+fn place_of(point: u64, count: usize, sum: impl Fn(usize) -> u64) -> usize {
+    let (mut start, mut left) = (0, count);
+    while left > 1 {
+        let half = left / 2;
+        start += if sum(start + half - 1) <= point { half } else { 0 };
+        left -= half;
+    }
+    start
 }
 
 /// The spans of cumulative weight that earlier draws took, ascending.

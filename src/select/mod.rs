@@ -8,11 +8,12 @@
 //! - [`shortlist`]: the few that matter to the clients of one place
 //! - [`draw`]: the random choice of one request
 //! - [`fallback`]: servers of last resort
-//! - [`cache`]: what is kept between requests
+//! - [`cache`], [`associative`]: what is kept between requests
 //!
 //! The rules are those of Mirrorbits 0.6.1, number by number; `tests/fixtures/vectors` records its answers. All arithmetic
 //! widths are part of the rules: "f32" in a comment marks where rounding to 32 bits decides.
 
+pub mod associative;
 pub mod cache;
 pub mod distance;
 pub mod draw;

@@ -4,14 +4,13 @@
 //! Load is shared among mirrors with a weight, and few can have one: those that are nearly as close as the closest, and
 //! those that stand in the client's country or network, or have a score set. The rest only tells how far the farthest one
 //! is. A shortlist holds these few with everything that does not depend on the file. It takes a look at some dozens of
-//! mirrors per request instead of an evaluation of all, and works for any number of distinct sets.
-
-use std::rc::Rc;
+//! mirrors per request instead of an evaluation of all, and works for any number of distinct sets. For a set that has all
+//! mirrors which matter here, as that of a file which most mirrors have, even the sums of the weights are [`Prepared`].
 
 use mb_core::mirror::DownloadProtocol;
 use mb_core::time::FileTime;
 
-use super::draw::Candidates;
+use super::draw::{Candidates, KEPT, draw_by_weight};
 use super::filter::{self, FileCopy, Source, Wanted};
 use super::score::{Country, Scale, Standing};
 use super::{Accepted, Client, MirrorTable};
@@ -21,17 +20,67 @@ const NEAREST: usize = 64;
 /// Farthest mirrors that are held, likewise.
 const FARTHEST: usize = 16;
 
-/// The mirrors that matter to the clients of one place and network. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Mirrors with a weight that are prepared for a draw. A guess: more are rare, and then nothing is prepared.
+const PREPARED: usize = 64;
+/// Bytes at the start of a shortlist that a draw usually reads: those before the choices, and 32 of these.
+pub const USUAL_BYTES: usize = 128 + 32 * size_of::<Choice>();
+/// Words of the bitmap of mirrors that matter: with the count before it, two cache lines. Nothing is prepared for an
+/// index of more mirrors than these have bits.
+const NEEDED_WORDS: usize = 15;
+
+/// The mirrors that matter to the clients of one place and network.
+#[derive(Debug)]
+#[repr(C)]
 pub struct Shortlist {
+    /// First, since it is read first.
+    prepared: Prepared,
     /// Those that may have a weight however far they are, then the nearest by ascending distance, then the farthest by
     /// descending distance: one piece of memory, since what a request waits for is memory.
-    contenders: Rc<[Contender]>,
+    contenders: Box<[Contender]>,
     favoured: usize,
     nearest: usize,
     /// All mirrors up to this distance are among the nearest; none when there are more at one distance than are held.
     reach: Option<f32>,
     range: f32,
+}
+
+/// What a draw needs when the set has all mirrors that matter.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Prepared {
+    /// How many may be drawn; 0 when nothing is prepared.
+    count: u32,
+    /// What a weight is to be added to for the score.
+    base: u32,
+    /// The ordinals of the closest, the farthest and all that may be drawn. Others make no difference.
+    needed: [u64; NEEDED_WORDS],
+    choices: [Choice; PREPARED],
+    distances: [f32; PREPARED],
+}
+
+/// A mirror that may be drawn, in 8 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    /// The weights up to this one, added up.
+    sum: u32,
+    row: u16,
+    protocol: DownloadProtocol,
+}
+
+impl Prepared {
+    const NOTHING: Prepared = Prepared {
+        count: 0,
+        base: 0,
+        needed: [0; NEEDED_WORDS],
+        choices: [Choice { sum: 0, row: 0, protocol: DownloadProtocol::Https }; PREPARED],
+        distances: [0.0; PREPARED],
+    };
+
+    /// Notes that the mirror `ordinal` is needed; `None` when there is no bit for it.
+    fn need(&mut self, ordinal: u16) -> Option<()> {
+        *self.needed.get_mut(usize::from(ordinal / 64))? |= 1 << (ordinal % 64);
+        Some(())
+    }
 }
 
 /// A mirror that serves this client, in 12 bytes.
@@ -116,13 +165,67 @@ impl Shortlist {
         }
         let favoured = serving.iter().filter(|mirror| mirror.favour != Favour::None);
         let contenders = favoured.chain(serving.iter().take(NEAREST)).chain(serving.iter().rev().take(FARTHEST));
-        Shortlist {
+        let mut shortlist = Shortlist {
+            prepared: Prepared::NOTHING,
             contenders: contenders.copied().collect(),
             favoured: serving.iter().filter(|mirror| mirror.favour != Favour::None).count(),
             nearest: serving.len().min(NEAREST),
             reach,
             range: weight_distribution_range,
+        };
+        shortlist.prepared = shortlist.prepare(table).unwrap_or(Prepared::NOTHING);
+        shortlist
+    }
+
+    /// What can be prepared: nothing where a set that has all mirrors cannot be told.
+    fn prepare(&self, table: &MirrorTable) -> Option<Prepared> {
+        let mut candidates = Candidates::default();
+        if !self.candidates(table, |_| true, &mut candidates) {
+            return None;
         }
+        let accepted = candidates.accepted();
+        let mut prepared = Prepared { count: u32::try_from(accepted.len()).ok()?, ..Prepared::NOTHING };
+        let (favoured, rest) = self.contenders.split_at(self.favoured);
+        let (nearest, farthest) = rest.split_at(self.nearest);
+        prepared.need(nearest.first()?.ordinal)?;
+        prepared.need(farthest.first()?.ordinal)?;
+        for (place, accepted) in accepted.iter().enumerate() {
+            let ordinal =
+                |contender: &Contender| (u32::from(contender.row) == accepted.row).then_some(contender.ordinal);
+            prepared.need(nearest.iter().chain(favoured).find_map(ordinal)?)?;
+            let sum = u32::try_from(candidates.sum(place)).ok()?;
+            let choice = Choice { sum, row: u16::try_from(accepted.row).ok()?, protocol: accepted.protocol };
+            *prepared.choices.get_mut(place)? = choice;
+            *prepared.distances.get_mut(place)? = accepted.distance;
+            prepared.base = u32::try_from(accepted.score - accepted.weight).ok()?;
+        }
+        Some(prepared)
+    }
+
+    /// Draws as [`Candidates::draw`] does, for a set that has all mirrors which matter: `includes` tells whether it has those
+    /// of a bitmap. Returns `false` when it has not, or nothing is prepared; nothing is drawn then.
+    #[inline]
+    pub fn draw_prepared(
+        &self,
+        includes: impl FnOnce(&[u64]) -> bool,
+        wanted: usize,
+        drawn: &mut Vec<Accepted>,
+        random_below: impl FnMut(u64) -> u64,
+    ) -> bool {
+        let Prepared { count, base, needed, choices, distances } = &self.prepared;
+        if *count == 0 || !includes(needed) {
+            return false;
+        }
+        drawn.clear();
+        let sum = |place: usize| u64::from(choices[place].sum);
+        let take = |place: usize| {
+            let Choice { row, protocol, .. } = choices[place];
+            let weight = (sum(place) - place.checked_sub(1).map_or(0, sum)) as i64;
+            let (row, distance, score) = (u32::from(row), distances[place], i64::from(*base) + weight);
+            drawn.push(Accepted { row, protocol, distance, score, weight });
+        };
+        draw_by_weight(*count as usize, sum, wanted.min(KEPT), random_below, take);
+        true
     }
 
     /// Makes `candidates` those of a set, which `contains` ordinals. `table` is the one it was made from. Returns `false`, with `candidates` undefined, where
@@ -151,11 +254,6 @@ impl Shortlist {
             }
         }
         candidates.is_shared()
-    }
-
-    /// Size in memory, in bytes, for the cache's bound.
-    pub fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val::<[Contender]>(&self.contenders)
     }
 }
 
@@ -220,6 +318,21 @@ mod tests {
             let shortlist = Shortlist::of(&table, ordinals, client, Wanted::Any, range, distance);
             let mut candidates = Candidates::default();
             let told = shortlist.candidates(&table, |ordinal| has[ordinal as usize], &mut candidates);
+            // Drawn from what is prepared as from the rest, and only where the set has all that is needed.
+            let includes = |words: &[u64]| {
+                let needed = |ordinal: usize| words.get(ordinal / 64).is_some_and(|word| word >> (ordinal % 64) & 1 == 1);
+                (0..mirrors as usize).all(|ordinal| has[ordinal] || !needed(ordinal))
+            };
+            let (mut prepared, mut drawn) = (Vec::new(), Vec::new());
+            let mut random = fastrand::Rng::with_seed(seed);
+            if shortlist.draw_prepared(includes, KEPT, &mut prepared, |n| random.u64(..n)) {
+                prop_assert!(told);
+                let mut random = fastrand::Rng::with_seed(seed);
+                candidates.draw(KEPT, &mut drawn, |n| random.u64(..n));
+                prop_assert_eq!(prepared, drawn);
+            } else {
+                prop_assert!(!told || has.contains(&false) || evaluation.weighted > PREPARED);
+            }
             if told {
                 let mut listed = candidates.accepted().to_vec();
                 listed.sort_unstable_by_key(|accepted| (std::cmp::Reverse(accepted.score), accepted.row));

@@ -49,8 +49,6 @@ pub struct TableMirror {
     pub countries: Vec<Code>,
     /// Countries whose clients it does not serve.
     pub excluded_countries: Vec<Code>,
-    /// Lower-case first country for `Link` headers; empty when unknown.
-    pub geo_label: String,
 }
 
 impl TableMirror {
@@ -65,7 +63,6 @@ impl TableMirror {
             continent: Code::of(&settings.continent_code),
             countries: codes(&settings.country_codes),
             excluded_countries: codes(&settings.excluded_country_codes),
-            geo_label: settings.country_codes.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase(),
             mirror,
         }
     }
@@ -98,10 +95,66 @@ pub struct Published {
     pub at: Timestamp,
 }
 
+/// What a redirect shows of a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown<'t> {
+    /// Base URL.
+    pub url: &'t [u8],
+    /// Lower-case first country; empty when unknown.
+    pub geo_label: &'t [u8],
+}
+
+/// What redirects show of all mirrors, side by side: a redirect names a few random ones, and would wait for the memory of
+/// each record.
+#[derive(Clone, Debug, Default)]
+struct Texts {
+    bytes: Vec<u8>,
+    /// By row, over HTTP and over HTTPS.
+    places: Vec<[TextPlace; 2]>,
+}
+
+/// Where in the bytes a URL starts, where it ends and the label starts, and where that ends.
+#[derive(Clone, Copy, Debug)]
+struct TextPlace {
+    start: u32,
+    label: u32,
+    end: u32,
+}
+
+impl Texts {
+    fn of(rows: &[TableMirror]) -> Texts {
+        let mut texts = Texts::default();
+        for row in rows {
+            let countries = row.mirror.settings.country_codes.split_ascii_whitespace();
+            let label = countries.clone().next().unwrap_or_default().to_ascii_lowercase();
+            let mut add = |url: &str| {
+                let start = texts.bytes.len() as u32;
+                texts.bytes.extend_from_slice(url.as_bytes());
+                let middle = texts.bytes.len() as u32;
+                texts.bytes.extend_from_slice(label.as_bytes());
+                TextPlace { start, label: middle, end: texts.bytes.len() as u32 }
+            };
+            texts.places.push([add(&row.http_url), add(&row.https_url)]);
+        }
+        texts
+    }
+
+    fn get(&self, row: u32, protocol: DownloadProtocol) -> Shown<'_> {
+        let of_row = &self.places[row as usize];
+        let TextPlace { start, label, end } = match protocol {
+            DownloadProtocol::Http => of_row[0],
+            DownloadProtocol::Https => of_row[1],
+        };
+        let (start, label, end) = (start as usize, label as usize, end as usize);
+        Shown { url: &self.bytes[start..label], geo_label: &self.bytes[label..end] }
+    }
+}
+
 /// All mirrors of a generation by ascending id. A mirror's place in it is its *row*.
 #[derive(Clone, Debug, Default)]
 pub struct MirrorTable {
     rows: Vec<TableMirror>,
+    texts: Texts,
     /// Numbers of all autonomous systems that a mirror stands in, ascending.
     asns: Vec<u32>,
     published: Option<Published>,
@@ -115,7 +168,7 @@ impl MirrorTable {
         let mut asns: Vec<u32> = rows.iter().map(|row| row.mirror.settings.asn).filter(|&asn| asn != 0).collect();
         asns.sort_unstable();
         asns.dedup();
-        MirrorTable { rows, asns, published: None }
+        MirrorTable { texts: Texts::of(&rows), rows, asns, published: None }
     }
 
     /// The same table, as one that comes from a generation of the index.
@@ -143,6 +196,11 @@ impl MirrorTable {
         &self.rows[row as usize]
     }
 
+    /// What a redirect to the mirror in `row`, which must be below [`MirrorTable::len`], shows of it.
+    pub fn shown(&self, row: u32, protocol: DownloadProtocol) -> Shown<'_> {
+        self.texts.get(row, protocol)
+    }
+
     /// All mirrors in row order.
     pub fn rows(&self) -> &[TableMirror] {
         &self.rows
@@ -153,8 +211,9 @@ impl MirrorTable {
         self.rows.binary_search_by_key(&id, |row| row.mirror.id).ok().map(|row| row as u32)
     }
 
-    /// Whether a mirror stands in the autonomous system `asn`. Clients of all other ones are alike to the rules.
-    pub fn has_asn(&self, asn: u32) -> bool {
-        self.asns.binary_search(&asn).is_ok()
+    /// A number, from 1 up, for the autonomous system `asn` if a mirror stands in it. Clients of all other ones are alike to
+    /// the rules.
+    pub fn place_of_asn(&self, asn: u32) -> Option<u32> {
+        self.asns.binary_search(&asn).ok().map(|place| place as u32 + 1)
     }
 }

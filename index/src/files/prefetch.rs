@@ -3,6 +3,8 @@
 //! A random path of a million files touches three places that no cache holds, each found through the one before: slot, row
 //! and path. Waiting for them one after another is most of a lookup.
 
+use mb_core::prefetch::prefetch;
+
 use super::archive::{ArchivedFilesArchive, EMPTY};
 use super::slots::{fingerprint, hash, home, next};
 
@@ -19,7 +21,7 @@ impl ArchivedFilesArchive {
         let hash = hash(path);
         let home = home(hash, self.slots.len());
         if let Some(slot) = self.slots.get(home) {
-            fetch(slot);
+            prefetch(slot);
         }
         Announced { hash, home }
     }
@@ -27,7 +29,7 @@ impl ArchivedFilesArchive {
     /// Asks for the row, by the slot.
     pub(crate) fn fetch_row(&self, announced: &Announced) {
         if let Some(row) = self.announced_row(announced) {
-            fetch(row);
+            prefetch(row);
         }
     }
 
@@ -36,7 +38,7 @@ impl ArchivedFilesArchive {
         if let Some(row) = self.announced_row(announced)
             && let Some(path) = self.path_bytes.get(row.path_offset.to_native() as usize)
         {
-            fetch(path);
+            prefetch(path);
         }
     }
 
@@ -53,15 +55,4 @@ impl ArchivedFilesArchive {
             at = next(at, self.slots.len());
         }
     }
-}
-
-/// Asks for the cache line that `value` begins in.
-fn fetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and cannot fault.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(value).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
 }

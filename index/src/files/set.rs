@@ -34,6 +34,13 @@ impl<'a> MirrorSet<'a> {
         self.words.get(ordinal as usize / 64).is_some_and(|word| word.to_native() >> (ordinal % 64) & 1 == 1)
     }
 
+    /// Whether the set has all mirrors of the bitmap `words`, in which the lowest bit of the first word is ordinal 0.
+    #[inline]
+    pub fn includes(&self, words: &[u64]) -> bool {
+        let lacking = |(place, &word): (usize, &u64)| word & !self.words.get(place).map_or(0, |own| own.to_native());
+        words.iter().enumerate().map(lacking).fold(0, |all, lacking| all | lacking) == 0
+    }
+
     /// The ordinals in the set, ascending.
     pub fn ordinals(&self) -> impl Iterator<Item = u32> + use<'a> {
         (0..).step_by(64).zip(self.words).flat_map(|(first, word)| Bits(word.to_native()).map(move |bit| first + bit))
