@@ -162,7 +162,9 @@ impl<'h> Exchange<'h, '_, '_> {
         if path::percent_decode(target.path, decoded).is_err() {
             return self.plain(Status::BadRequest);
         }
-        if decoded.contains(&0) {
+        // Of what is looked up, each step's memory comes while something else is done.
+        let announced = self.snapshot.files.as_ref().map(|files| files.announce(without_trailing_slash(decoded)));
+        if memchr::memchr(0, decoded).is_some() {
             return self.plain(Status::NotFound);
         }
         if !path::is_clean(decoded) {
@@ -180,17 +182,17 @@ impl<'h> Exchange<'h, '_, '_> {
             return self.answer_by_fallback(decoded, None, &parameters);
         };
         let path = without_trailing_slash(decoded);
-        if parameters.directive == Directive::None {
-            // Of what is looked up, each step's memory comes while something else is done.
-            let announced = files.announce(path);
+        if parameters.directive == Directive::None
+            && let Some(announced) = announced
+        {
             let address = self.client_address();
-            let origin = self.locator.origin(&self.snapshot.geo, address);
             files.fetch_row(&announced);
+            let origin = self.locator.origin(&self.snapshot.geo, address);
             let among = self.choices.announce(self.snapshot, &origin, self.wanted(&parameters));
             (self.origin, self.among) = (Some(origin), Some(among));
-            self.encode(path);
             files.fetch_path(&announced);
             self.choices.fetch(&among);
+            self.encode(path);
         }
         match files.resolve(path, alias) {
             Entry::Missing | Entry::Alias(_) => self.plain(Status::NotFound),

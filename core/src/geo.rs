@@ -150,9 +150,17 @@ impl GeoDatabase {
 
     /// Looks `address` up. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn locate(&self, address: IpAddr) -> Located<'_> {
+        self.locate_in_steps(address, |_| ())
+    }
+
+    /// The same, and tells `meanwhile` the key of the autonomous system while the place is still to be looked up.
+    #[inline]
+    pub fn locate_in_steps(&self, address: IpAddr, meanwhile: impl FnOnce(RecordKey)) -> Located<'_> {
         let address = address.to_canonical();
         let key = |database: &Option<Database>| database.as_ref().map_or(RecordKey::NONE, |it| it.key(address));
-        Located { databases: self, address, place: key(&self.city), system: key(&self.asn) }
+        let system = key(&self.asn);
+        meanwhile(system);
+        Located { databases: self, address, place: key(&self.city), system }
     }
 }
 

@@ -93,11 +93,12 @@ impl Exchange<'_, '_, '_> {
         if let Some(found) = self.shortlist(origin, &among, wanted) {
             let shortlist = self.choices.shortlists.value(found);
             let (drawn, random) = (&mut self.scratch.drawn, &mut *self.random);
-            if shortlist.draw_prepared(|words| set.includes(words), count, drawn, |n| random.u64(..n)) {
+            let contains = |ordinal| set.contains(ordinal);
+            if shortlist.draw_prepared(|words| set.includes(words), contains, count, drawn, |n| random.u64(..n)) {
                 return true;
             }
             let candidates = &mut self.scratch.candidates;
-            if shortlist.candidates(&self.snapshot.mirrors, |ordinal| set.contains(ordinal), candidates) {
+            if shortlist.candidates(&self.snapshot.mirrors, contains, candidates) {
                 candidates.draw(count, drawn, |n| random.u64(..n));
                 return true;
             }

@@ -108,18 +108,18 @@ impl Locator {
 
     /// Looks `address` up.
     pub fn origin<'g>(&mut self, geo: &'g GeoDatabase, address: IpAddr) -> Origin<'g> {
-        let located = geo.locate(address);
-        let system_key = located.autonomous_system_key();
-        let asn = if system_key == RecordKey::NONE { 0 } else { self.number(&located) };
+        let mut announced = None;
+        let located = geo.locate_in_steps(address, |system| {
+            if system != RecordKey::NONE {
+                announced = Some(self.numbers.announce(system.number().into()));
+            }
+        });
+        let asn = announced.map_or(0, |announced| {
+            let found = self.numbers.find(announced);
+            let found = found.unwrap_or_else(|| self.numbers.insert(announced, located.autonomous_system().number));
+            *self.numbers.value(found)
+        });
         Origin { address, place_key: located.place_key(), asn, located }
-    }
-
-    /// The number of a known network.
-    fn number(&mut self, located: &Located<'_>) -> u32 {
-        let announced = self.numbers.announce(located.autonomous_system_key().number().into());
-        let found = self.numbers.find(announced);
-        let found = found.unwrap_or_else(|| self.numbers.insert(announced, located.autonomous_system().number));
-        *self.numbers.value(found)
     }
 
     /// Where `origin` is.

@@ -4,8 +4,9 @@
 //! Load is shared among mirrors with a weight, and few can have one: those that are nearly as close as the closest, and
 //! those that stand in the client's country or network, or have a score set. The rest only tells how far the farthest one
 //! is. A shortlist holds these few with everything that does not depend on the file. It takes a look at some dozens of
-//! mirrors per request instead of an evaluation of all, and works for any number of distinct sets. For a set that has all
-//! mirrors which matter here, as that of a file which most mirrors have, even the sums of the weights are [`Prepared`].
+//! mirrors per request instead of an evaluation of all, and works for any number of distinct sets. For a set that has the
+//! closest and the farthest mirror, the weights are [`Prepared`]; for one that has all that matter here, as that of a file
+//! which most mirrors have, so are their sums.
 
 use mb_core::mirror::DownloadProtocol;
 use mb_core::time::FileTime;
@@ -44,7 +45,7 @@ pub struct Shortlist {
     range: f32,
 }
 
-/// What a draw needs when the set has all mirrors that matter.
+/// What a draw needs when the set has the closest and the farthest mirror, so that weights are what they are for all mirrors.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Prepared {
@@ -55,7 +56,10 @@ struct Prepared {
     /// The ordinals of the closest, the farthest and all that may be drawn. Others make no difference.
     needed: [u64; NEEDED_WORDS],
     choices: [Choice; PREPARED],
+    ordinals: [u16; PREPARED],
     distances: [f32; PREPARED],
+    /// Ordinals of the closest and the farthest, on which all weights depend.
+    ends: [u16; 2],
 }
 
 /// A mirror that may be drawn, in 8 bytes.
@@ -73,7 +77,9 @@ impl Prepared {
         base: 0,
         needed: [0; NEEDED_WORDS],
         choices: [Choice { sum: 0, row: 0, protocol: DownloadProtocol::Https }; PREPARED],
+        ordinals: [0; PREPARED],
         distances: [0.0; PREPARED],
+        ends: [0; 2],
     };
 
     /// Notes that the mirror `ordinal` is needed; `None` when there is no bit for it.
@@ -187,49 +193,75 @@ impl Shortlist {
         let mut prepared = Prepared { count: u32::try_from(accepted.len()).ok()?, ..Prepared::NOTHING };
         let (favoured, rest) = self.contenders.split_at(self.favoured);
         let (nearest, farthest) = rest.split_at(self.nearest);
-        prepared.need(nearest.first()?.ordinal)?;
-        prepared.need(farthest.first()?.ordinal)?;
+        prepared.ends = [nearest.first()?.ordinal, farthest.first()?.ordinal];
+        for end in prepared.ends {
+            prepared.need(end)?;
+        }
         for (place, accepted) in accepted.iter().enumerate() {
             let ordinal =
                 |contender: &Contender| (u32::from(contender.row) == accepted.row).then_some(contender.ordinal);
-            prepared.need(nearest.iter().chain(favoured).find_map(ordinal)?)?;
+            let ordinal = nearest.iter().chain(favoured).find_map(ordinal)?;
+            prepared.need(ordinal)?;
             let sum = u32::try_from(candidates.sum(place)).ok()?;
             let choice = Choice { sum, row: u16::try_from(accepted.row).ok()?, protocol: accepted.protocol };
             *prepared.choices.get_mut(place)? = choice;
+            *prepared.ordinals.get_mut(place)? = ordinal;
             *prepared.distances.get_mut(place)? = accepted.distance;
             prepared.base = u32::try_from(accepted.score - accepted.weight).ok()?;
         }
         Some(prepared)
     }
 
-    /// Draws as [`Candidates::draw`] does, for a set that has all mirrors which matter: `includes` tells whether it has those
-    /// of a bitmap. Returns `false` when it has not, or nothing is prepared; nothing is drawn then.
+    /// Draws as [`Candidates::draw`] does from the candidates of a set on which all weights are those that were prepared:
+    /// `includes` tells whether it has all mirrors of a bitmap, `contains` whether it has one. Returns `false` for any
+    /// other set, or when nothing is prepared; nothing is drawn then.
     #[inline]
     pub fn draw_prepared(
         &self,
         includes: impl FnOnce(&[u64]) -> bool,
+        contains: impl Fn(u32) -> bool,
         wanted: usize,
         drawn: &mut Vec<Accepted>,
         random_below: impl FnMut(u64) -> u64,
     ) -> bool {
-        let Prepared { count, base, needed, choices, distances } = &self.prepared;
-        if *count == 0 || !includes(needed) {
+        drawn.clear();
+        let Prepared { base, needed, choices, distances, ends, ordinals, .. } = &self.prepared;
+        let count = self.prepared.count as usize;
+        if count == 0 {
             return false;
         }
-        drawn.clear();
-        let sum = |place: usize| u64::from(choices[place].sum);
-        let take = |place: usize| {
-            let Choice { row, protocol, .. } = choices[place];
-            let weight = (sum(place) - place.checked_sub(1).map_or(0, sum)) as i64;
+        let prepared = |place: usize| u64::from(choices[place].sum);
+        let weight = |place: usize| prepared(place) - place.checked_sub(1).map_or(0, prepared);
+        let mut take = |place: usize| {
+            let (Choice { row, protocol, .. }, weight) = (choices[place], weight(place) as i64);
             let (row, distance, score) = (u32::from(row), distances[place], i64::from(*base) + weight);
             drawn.push(Accepted { row, protocol, distance, score, weight });
         };
-        draw_by_weight(*count as usize, sum, wanted.min(KEPT), random_below, take);
+        if includes(needed) {
+            draw_by_weight(count, prepared, wanted.min(KEPT), random_below, take);
+            return true;
+        }
+        if !ends.iter().all(|&end| contains(end.into())) {
+            return false;
+        }
+        // A mirror that is not there has no weight, and is never drawn.
+        let mut sums = [0; PREPARED];
+        let (mut sum, mut held) = (0, 0);
+        for place in 0..count.min(PREPARED) {
+            let is_held = contains(ordinals[place].into());
+            sum += weight(place) * u64::from(is_held);
+            held += usize::from(is_held);
+            sums[place] = sum;
+        }
+        if held < 2 {
+            return false;
+        }
+        draw_by_weight(count, |place| sums[place], wanted.min(KEPT).min(held), random_below, &mut take);
         true
     }
 
-    /// Makes `candidates` those of a set, which `contains` ordinals. `table` is the one it was made from. Returns `false`, with `candidates` undefined, where
-    /// load is not shared by weight or too few mirrors of the set are on the list to tell: the set is then to be evaluated
+    /// Makes `candidates` those of a set, which `contains` ordinals. `table` is the one it was made from. Returns `false`, with
+    /// `candidates` undefined, where load is not shared by weight or too few mirrors of the set are on the list to tell: the set is then to be evaluated
     /// as a whole.
     pub fn candidates(&self, table: &MirrorTable, contains: impl Fn(u32) -> bool, candidates: &mut Candidates) -> bool {
         let (favoured, rest) = self.contenders.split_at(self.favoured);
@@ -325,7 +357,8 @@ mod tests {
             };
             let (mut prepared, mut drawn) = (Vec::new(), Vec::new());
             let mut random = fastrand::Rng::with_seed(seed);
-            if shortlist.draw_prepared(includes, KEPT, &mut prepared, |n| random.u64(..n)) {
+            let contains = |ordinal: u32| has[ordinal as usize];
+            if shortlist.draw_prepared(includes, contains, KEPT, &mut prepared, |n| random.u64(..n)) {
                 prop_assert!(told);
                 let mut random = fastrand::Rng::with_seed(seed);
                 candidates.draw(KEPT, &mut drawn, |n| random.u64(..n));
