@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use mb_core::mirror::{DownloadProtocol, MirrorId};
+use mb_core::mirror::{DownloadProtocol, MirrorId, UrlScheme};
 use mb_core::store::Traffic;
 use mb_core::time::Timestamp;
 use serde_json::{Map, Value};
@@ -91,7 +91,12 @@ fn write_mirror(json: &mut JsonWriter<'_>, row: &TableMirror, spans: &[Span<'_>]
     );
     if state.enabled && up.is_none() {
         json.name("DownReason");
-        json.displayed(Reason::AllDown.describe(row));
+        let reason = match row.scheme {
+            UrlScheme::Both => Reason::AllDown,
+            UrlScheme::HttpOnly => Reason::Down(DownloadProtocol::Http),
+            UrlScheme::HttpsOnly => Reason::Down(DownloadProtocol::Https),
+        };
+        json.displayed(reason.describe(row));
     }
     write_state(json, settings, state);
     write_scans(json, state);
@@ -163,6 +168,7 @@ mod tests {
     fn states_are_told_with_their_reasons() {
         let both = "m/";
         let list = vec![
+            mirror(5, "https://m/", true, [false, false]),
             mirror(4, both, true, [false, true]),
             mirror(3, both, true, [false, false]),
             mirror(2, "http://m/", true, [true, false]),
@@ -172,10 +178,13 @@ mod tests {
         let told = |member: &str| -> Vec<Value> {
             document["MirrorList"].as_array().unwrap().iter().map(|mirror| mirror[member].clone()).collect()
         };
-        assert_eq!(told("State"), ["disabled", "up", "down", "up"]);
-        assert_eq!(told("DownReason"), [json!(null), json!(null), json!("HTTP 500 / Down"), json!(null)]);
-        assert_eq!(told("AbsoluteURL"), ["https://m/", "http://m/", "https://m/", "https://m/"]);
-        assert_eq!(told("AdminEmail"), ["", "", "", ""]);
+        assert_eq!(told("State"), ["disabled", "up", "down", "up", "down"]);
+        assert_eq!(
+            told("DownReason"),
+            [json!(null), json!(null), json!("HTTP 500 / Down"), json!(null), json!("Down")]
+        );
+        assert_eq!(told("AbsoluteURL"), ["https://m/", "http://m/", "https://m/", "https://m/", "https://m/"]);
+        assert_eq!(told("AdminEmail"), [""; 5]);
         assert_eq!(document["Today"], json!(null), "without counts nothing is said of them");
     }
 

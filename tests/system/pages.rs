@@ -4,7 +4,6 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::harness::eventually;
 use crate::harness::host::Place;
@@ -68,7 +67,7 @@ fn the_mirrors_of_a_file_are_shown_as_the_client_sees_them() {
     }
     let mirrors = table(&near, "mirrors");
     let place = |text: &str| mirrors.find(text).unwrap_or_else(|| panic!("`{text}` is missing in {mirrors}"));
-    assert!(place("100.0 %") < place(&copies[0]) && place(&copies[0]) < place(&copies[1]), "the best first: {mirrors}");
+    assert!(place("100 %") < place(&copies[0]) && place(&copies[0]) < place(&copies[1]), "the best first: {mirrors}");
 
     let elsewhere = format!("{LIST}&fromip={}", Place::Tokyo.client());
     let far = said(&page(&redirector, &elsewhere, &[&from(Place::Paris)]));
@@ -210,13 +209,19 @@ fn printed(redirector: &Redirector, mirror: &str) -> u64 {
     line.split_whitespace().last().and_then(|word| word.parse().ok()).expect("a number")
 }
 
-/// Waits until all mirrors are shown with `downloads` of `near` today, and returns the document.
-fn wait_for_counts(redirector: &Redirector, downloads: u64) -> Value {
-    eventually("the downloads are shown", || {
-        let document = redirector.get(ALL, &[JSON]).json();
-        if document["Today"]["Downloads"] == downloads { Ok(document) } else { Err(document.to_string()) }
-    })
+/// The redirects to `near` and `far` in the download log, which ends with one to `last`.
+fn logged(redirector: &Redirector, last: &str) -> [u64; 2] {
+    let file = redirector.folder().join("downloads.log");
+    let log = eventually("the last redirect is logged", || {
+        let log = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        if log.contains(&format!("ip:{last} ")) { Ok(log) } else { Err(log) }
+    });
+    assert!(!log.contains(&format!("ip:{} ", VIEWER)), "pages are not logged: {log}");
+    ["near", "far"].map(|name| log.lines().filter(|line| line.contains(&format!(" mirror:{name} "))).count() as u64)
 }
+
+/// A client that only looks at pages.
+const VIEWER: &str = "192.0.2.3";
 
 #[test]
 fn counts_are_those_of_the_command_line_in_both_stores() {
@@ -226,31 +231,37 @@ fn counts_are_those_of_the_command_line_in_both_stores() {
         if let Some(redis) = &redis {
             redirector.set("Database", "redis").set("RedisAddress", redis.address());
         }
+        let folder = redirector.folder().display().to_string();
+        redirector.set("LogDir", folder);
         let _mirrors = near_and_far::start(&mut redirector);
-        // Whatever was asked for until the mirrors were up counts, too.
-        let before = redirector.get(ALL, &[JSON]).json()["Today"]["Downloads"].as_u64().expect("a count");
-        for place in [Place::Paris, Place::Paris, Place::Paris, Place::Tokyo] {
-            assert_eq!(redirector.get("/file.iso", &[&from(place)]).status, 302);
+        for target in [LIST, ALL] {
+            page(&redirector, target, &[&format!("X-Forwarded-For: {VIEWER}")]);
         }
-        let pages = [LIST, ALL].map(|target| page(&redirector, target, &[&from(Place::Paris)]));
-        assert!(pages.iter().all(|page| page.status == 200), "pages are no downloads");
-        let counted = eventually("the downloads are counted", || {
-            let counted = ["near", "far"].map(|name| printed(&redirector, name));
-            if counted[1] == 1 && counted[0] >= 3 + before.min(1) { Ok(counted) } else { Err(format!("{counted:?}")) }
+        for client in [Place::Tokyo.client(), "192.0.2.4"] {
+            assert_eq!(redirector.get("/file.iso", &[&format!("X-Forwarded-For: {client}")]).status, 302);
+        }
+        let expected = logged(&redirector, "192.0.2.4");
+        eventually("the downloads are counted", || match ["near", "far"].map(|name| printed(&redirector, name)) {
+            counted if counted == expected => Ok(()),
+            counted => Err(format!("{counted:?} instead of {expected:?}")),
         });
-        let document = wait_for_counts(&redirector, counted[0] + counted[1]);
+        let document = eventually("the downloads are shown", || {
+            let document = redirector.get(ALL, &[JSON]).json();
+            let downloads = &document["Today"]["Downloads"];
+            if *downloads == expected.iter().sum::<u64>() { Ok(document) } else { Err(document.to_string()) }
+        });
         let [far, near] = [0, 1].map(|place| &document["MirrorList"][place]);
         assert_eq!((far["Name"].as_str(), near["Name"].as_str()), (Some("far"), Some("near")));
         for span in ["Today", "Month", "Total"] {
-            assert_eq!((&near[span]["Downloads"], &far[span]["Downloads"]), (&counted[0].into(), &counted[1].into()));
-            assert_eq!(near[span]["Bytes"], 7 * counted[0]);
-            let shares = near[span]["DownloadsShare"].as_f64().zip(far[span]["DownloadsShare"].as_f64());
-            assert!(shares.is_some_and(|(near, far)| (near + far - 100.0).abs() < 0.01), "{document}");
+            assert_eq!([near, far].map(|mirror| mirror[span]["Downloads"].as_u64()), expected.map(Some));
+            assert_eq!(near[span]["Bytes"], 7 * expected[0], "of a file of 7 bytes");
+            let shares = [near, far].map(|mirror| mirror[span]["DownloadsShare"].as_f64().expect("a share"));
+            assert!((shares[0] + shares[1] - 100.0).abs() < 0.01, "{document}");
         }
         assert_eq!((&near["State"], &near["LastSuccessfulSyncProtocol"]), (&"up".into(), &0.into()));
         let shown = said(&page(&redirector, ALL, &[]));
         let row = table(&shown, "downloads").split("<tr>").find(|row| row.contains(">near</th>")).expect("a row");
-        assert!(row.contains(&format!("<td class=\"number\">{}<span", counted[0])), "{row}");
+        assert!(row.contains(&format!("<td class=\"number\">{}<span", expected[0])), "{row}");
         assert!(table(&shown, "states").contains("by rsync"), "{shown}");
     }
 }
