@@ -122,7 +122,7 @@ fn percent(part: u64, whole: u64) -> impl Display {
     if whole == 0 { 0.0 } else { (part as f64 * 100.0 / whole as f64) as f32 }
 }
 
-/// What the template gets to see of `document`, which [`write`] wrote.
+/// What the template gets to see of `document`, which [`write()`] wrote.
 ///
 /// # Errors
 /// The document is no JSON object.

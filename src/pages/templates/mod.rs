@@ -1,6 +1,6 @@
 //! The templates of the pages: built in, or replaced by files of the folder that `Templates` names.
 //!
-//! They are Jinja templates, see `docs/templates.md`. All of them are loaded at once, and tried on [`sample`] documents before
+//! They are Jinja templates, see `docs/templates.md`. All of them are loaded at once, and tried on sample documents before
 //! any is used: a mistake is found when the configuration is loaded and not when somebody looks.
 
 use std::collections::BTreeMap;
@@ -28,9 +28,9 @@ const BUILT_IN: [(&str, &str); 3] = [
 
 /// What files of templates end with; others in the folder are none.
 const EXTENSION: &str = "html";
-/// How many steps the making of a page may take, so that a template that never ends is stopped. A page of 1,000 mirrors by the
-/// built-in templates takes 1 to 2 million.
-const FUEL: u64 = 20_000_000;
+/// How many steps the making of a page may take, so that a template that never ends is stopped. What it makes is paid for, too,
+/// 64 bytes a step, so that it cannot take more than 320 MB. The built-in page of 3,000 mirrors takes 1.3 million.
+const FUEL: u64 = 5_000_000;
 
 /// Why templates cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// As many mirrors as a page is promised to show.
+const MOST_MIRRORS: usize = 3_000;
+
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, source) in files {
@@ -32,6 +35,22 @@ fn built_in_templates_show_every_sample() {
         for outside in ["<script", "src=", "@import", "url("] {
             assert!(!html.contains(outside), "{outside} brings in what is not built in");
         }
+    }
+}
+
+/// The limit is for templates that never end, not for large networks of mirrors: an own template may do three times as much.
+#[test]
+fn pages_of_many_mirrors_are_made() {
+    for page in Page::ALL {
+        let mut document = sample::full(page);
+        let few = document["MirrorList"].as_array().unwrap().clone();
+        document["MirrorList"] = few.into_iter().cycle().take(MOST_MIRRORS).collect();
+        let template = Templates::built_in();
+        let template = template.environment.get_template(page.template()).unwrap();
+        let rendered = template.render_captured(Serde(&document)).unwrap();
+        let used = rendered.state().fuel_levels().map(|(used, _)| used);
+        assert!(used.is_some_and(|used| used < FUEL / 3), "{used:?}");
+        assert!(rendered.output().matches("<th scope=\"row\"").count() >= MOST_MIRRORS);
     }
 }
 
