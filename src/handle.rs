@@ -205,7 +205,7 @@ impl<'h> Exchange<'h, '_, '_> {
             Directive::Md5 => return self.checksum(file, file.md5().map(|digest| digest.as_slice())),
             Directive::Sha1 => return self.checksum(file, file.sha1().map(|digest| digest.as_slice())),
             Directive::Sha256 => return self.checksum(file, file.sha256().map(|digest| digest.as_slice())),
-            Directive::MirrorList { from_ip } => return self.mirror_list(files, file, parameters, from_ip),
+            Directive::MirrorList { .. } => return self.mirror_list(files, file, parameters),
             Directive::None | Directive::MirrorStats => {}
         }
         if self.is_unmodified(file.modified()) {

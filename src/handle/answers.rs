@@ -136,19 +136,8 @@ impl Exchange<'_, '_, '_> {
     }
 
     /// All mirrors, with their weights.
-    pub(super) fn mirror_list(
-        &mut self,
-        files: &FileIndex,
-        file: FileRef<'_>,
-        parameters: &Parameters<'_>,
-        from_ip: Option<&[u8]>,
-    ) {
-        let instead = match from_ip.map(decode_address) {
-            Some(None) => return self.plain(Status::BadRequest),
-            Some(instead) => instead,
-            None => None,
-        };
-        let location = self.locate(instead);
+    pub(super) fn mirror_list(&mut self, files: &FileIndex, file: FileRef<'_>, parameters: &Parameters<'_>) {
+        let Some(location) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
         let wanted = self.wanted(parameters);
         self.evaluate(files, file, &location, location.client(), wanted);
         if self.scratch.evaluation.accepted.is_empty() && !self.snapshot.settings.fallbacks.is_empty() {
@@ -177,7 +166,7 @@ impl Exchange<'_, '_, '_> {
         let snapshot = self.snapshot;
         let settings = &snapshot.settings;
         let wanted = self.wanted(parameters);
-        let location = self.locate(None);
+        let Some(location) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
         let mut ranked = std::mem::take(&mut self.scratch.ranked);
         let random = &mut *self.random;
         fallback::rank(&settings.fallbacks, &location.client(), wanted, &mut ranked, |n| random.u64(..n));
@@ -219,6 +208,15 @@ impl Exchange<'_, '_, '_> {
             self.redirect_to(path, places);
         }
         self.scratch.ranked = ranked;
+    }
+
+    /// Where the client is, or what a mirror list is to be seen from instead; `None` when that is no address.
+    fn viewpoint(&mut self, parameters: &Parameters<'_>) -> Option<Location> {
+        let instead = match parameters.directive {
+            Directive::MirrorList { from_ip: Some(text) } => Some(decode_address(text)?),
+            _ => None,
+        };
+        Some(self.locate(instead))
     }
 
     /// Answers by the document of a mirror list, or leaves it to the caller, who makes a page of it.

@@ -275,6 +275,10 @@ fn fallbacks_answer_when_nobody_may() {
     assert_eq!(document["Fallback"], true);
     assert_eq!(document["MirrorList"][0]["Name"], "fallback1");
     assert_eq!(document["MirrorList"][0]["ID"], -1);
+    let elsewhere = ask(&mut handler, "/file.iso?mirrorlist&fromip=192.0.2.161", &format!("{PARIS}{ACCEPT_JSON}"));
+    let document: Value = serde_json::from_str(elsewhere.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!((&document["IP"], &document["MirrorList"][0]["Name"]), (&"192.0.2.161".into(), &"fallback0".into()));
+    assert!(ask(&mut handler, "/?mirrorlist&fromip=nowhere", PARIS).starts_with("HTTP/1.1 400 "));
 }
 
 fn any_copy() -> impl Strategy<Value = CopyOf> {

@@ -102,3 +102,45 @@ impl Pending {
 
 /// When a client may ask again: a guess, by which a store that was started anew is back.
 const RETRY_AFTER: &str = "Retry-After: 60\r\n";
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn poll(pending: &mut Pending) -> Poll<String> {
+        let mut out = Vec::new();
+        let date = b"Sun, 22 Nov 2026 12:00:00 GMT";
+        pending.poll(&mut Context::from_waker(Waker::noop()), date, &mut out).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    fn pending(answer: Option<oneshot::Receiver<Content>>, head_only: bool) -> Pending {
+        Pending { answer, persistence: Persistence::Implied, head_only }
+    }
+
+    #[test]
+    fn an_answer_is_waited_for() {
+        for head_only in [false, true] {
+            let (sender, receiver) = oneshot::channel();
+            let mut pending = pending(Some(receiver), head_only);
+            assert!(poll(&mut pending).is_pending());
+            sender.send(Content { lines: "Content-Type: text/html\r\n".to_owned(), body: b"page".to_vec() }).unwrap();
+            let Poll::Ready(answer) = poll(&mut pending) else { panic!("it is there") };
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\r\nContent-Length: 4\r\n"),
+                "{answer}"
+            );
+            assert_eq!(answer.ends_with("\r\n\r\npage"), !head_only, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_refused_or_dropped_is_answered_too() {
+        let (_, dropped) = oneshot::channel();
+        for answer in [None, Some(dropped)] {
+            let Poll::Ready(answer) = poll(&mut pending(answer, false)) else { panic!("nothing is to come") };
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 60\r\n"), "{answer}");
+        }
+    }
+}
