@@ -22,7 +22,7 @@ use crate::snapshot::Snapshot;
 mod address;
 mod answers;
 mod choose;
-mod document;
+pub mod document;
 mod locate;
 pub mod outcome;
 mod settings;
@@ -95,8 +95,13 @@ impl Handler {
         }
     }
 
+    /// Takes the document that the latest request led to, which had an outcome of [`Kind::MirrorListPage`].
+    pub fn take_document(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch.body)
+    }
+
     /// Appends the answer to `request` to `out`, and tells what it was. `envelope.head_only` must say whether its method
-    /// is `HEAD`. Nothing is appended for [`Kind::FileStatistics`].
+    /// is `HEAD`. Nothing is appended when [`Kind::is_left_open`].
     pub fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>, out: &mut Vec<u8>) -> Outcome {
         // The parts are borrowed one by one, so that the answer may read the snapshot while it fills the scratch memory.
         let Handler { snapshot, locator, choices, random, scratch } = self;
@@ -172,7 +177,7 @@ impl<'h> Exchange<'h, '_, '_> {
         }
         let parameters = Parameters::of(&target);
         if parameters.directive == Directive::MirrorStats {
-            return response::text(self.start(Status::NotImplemented), "Statistics are not available");
+            return self.leave_open(Kind::MirrorStatistics);
         }
         let wants_statistics = matches!(parameters.directive, Directive::Stats { .. });
         let Some(files) = &self.snapshot.files else {
@@ -211,7 +216,7 @@ impl<'h> Exchange<'h, '_, '_> {
             Directive::Md5 => return self.checksum(file, file.md5().map(|digest| digest.as_slice())),
             Directive::Sha1 => return self.checksum(file, file.sha1().map(|digest| digest.as_slice())),
             Directive::Sha256 => return self.checksum(file, file.sha256().map(|digest| digest.as_slice())),
-            Directive::MirrorList { from_ip } => return self.mirror_list(files, file, parameters, from_ip),
+            Directive::MirrorList { .. } => return self.mirror_list(files, file, parameters),
             Directive::None | Directive::MirrorStats => {}
         }
         if self.is_unmodified(file.modified()) {
@@ -292,6 +297,12 @@ impl<'h> Exchange<'h, '_, '_> {
     fn chose(&mut self, kind: Kind, chosen: Chosen) {
         self.outcome.kind = kind;
         self.outcome.chosen = chosen;
+    }
+
+    /// Leaves the answer to the caller.
+    fn leave_open(&mut self, kind: Kind) {
+        self.outcome.kind = kind;
+        self.outcome.status = Status::Ok;
     }
 
     fn start<'s>(&'s mut self, status: Status) -> Response<'s, 's> {

@@ -3,6 +3,8 @@
 //! A request runs through [`shard`] (bytes in), [`http`] (parse), [`handle`] (what to answer), [`select`] (which mirror)
 //! and back. What it is answered from is a [`snapshot`].
 //!
+//! What a person asks for with a browser is left open by [`handle`], and [`pages`] shows it.
+//!
 //! Beside the requests, [`stats`] delivers what was counted and logged, and runs the [`control`] plane; [`cli`] is how people
 //! speak to it. [`metrics`] is what all of them tell in numbers.
 
@@ -11,6 +13,7 @@ pub mod control;
 pub mod handle;
 pub mod http;
 pub mod metrics;
+pub mod pages;
 pub mod select;
 pub mod shard;
 pub mod snapshot;

@@ -135,9 +135,7 @@ pub fn statistics(folder: &Path, log: bool) -> Statistics {
     let store = Arc::new(EmbeddedStore::open(folder).expect("a database"));
     let destination = || Destination { folder: folder.to_owned(), format: LogFormat::Text };
     let options = stats::Options { state_dir: folder.to_owned(), log: log.then(destination) };
-    // Nobody asks.
-    let (questions, _) = tokio::sync::mpsc::channel(1);
-    Statistics::start(&options, store, questions).expect("threads")
+    Statistics::start(&options, store).expect("threads")
 }
 
 fn path(number: usize) -> String {

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::daemon::DEFAULT_CONFIG;
 use super::error::CommandError;
+use crate::pages::Templates;
 
 /// Options of `config check`.
 #[derive(Args, Debug)]
@@ -17,10 +18,11 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// Prints the resolved values; warnings go to standard error.
+    /// Prints the resolved values, if the templates that they name are right, too; warnings go to standard error.
     pub(super) fn run(self) -> Result<(), CommandError> {
         let loaded = mb_core::config::load(&self.config)?;
-        for warning in &loaded.warnings {
+        let templates = Templates::load(loaded.config.templates.as_deref())?;
+        for warning in loaded.warnings.iter().chain(&templates.notices) {
             writeln!(io::stderr(), "{warning}")?;
         }
         let resolved = loaded.config.to_string();

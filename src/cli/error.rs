@@ -12,6 +12,7 @@ use super::demo::DemoError;
 use crate::control::daemon::DaemonError;
 use crate::control::mirror_documents::DocumentError;
 use crate::control::mirror_fields::FieldError;
+use crate::pages::templates::TemplateError;
 
 /// Why a command failed; the text is for people.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,9 @@ pub(super) enum CommandError {
     /// The daemon sent something that it should not.
     #[error("the daemon's answer is not understood: {0}")]
     Answer(String),
+    /// The templates that the configuration names.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// A key or value of `set`.
     #[error(transparent)]
     Field(#[from] FieldError),

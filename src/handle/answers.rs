@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use mb_core::mirror::MirrorState;
 use mb_core::path;
 use mb_index::{FileIndex, FileRef};
@@ -64,8 +62,7 @@ impl Exchange<'_, '_, '_> {
         if !period.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') {
             return response::text(self.start(Status::BadRequest), "Invalid period");
         }
-        self.outcome.kind = Kind::FileStatistics;
-        self.outcome.status = Status::Ok;
+        self.leave_open(Kind::FileStatistics);
     }
 
     /// Redirects to the first of the mirrors drawn and names the others, for the encoded path.
@@ -133,20 +130,9 @@ impl Exchange<'_, '_, '_> {
         self.scratch.excluded = excluded;
     }
 
-    /// The JSON document of all mirrors, with their weights.
-    pub(super) fn mirror_list(
-        &mut self,
-        files: &FileIndex,
-        file: FileRef<'_>,
-        parameters: &Parameters<'_>,
-        from_ip: Option<&[u8]>,
-    ) {
-        let instead = match from_ip.map(decode_address) {
-            Some(None) => return self.plain(Status::BadRequest),
-            Some(instead) => instead,
-            None => None,
-        };
-        let location = self.locate(instead);
+    /// All mirrors, with their weights.
+    pub(super) fn mirror_list(&mut self, files: &FileIndex, file: FileRef<'_>, parameters: &Parameters<'_>) {
+        let Some(location) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
         let wanted = self.wanted(parameters);
         self.evaluate(files, file, &location, location.client(), wanted);
         if self.scratch.evaluation.accepted.is_empty() && !self.snapshot.settings.fallbacks.is_empty() {
@@ -158,7 +144,7 @@ impl Exchange<'_, '_, '_> {
         evaluation.excluded.sort_unstable_by_key(|&(row, _)| row);
         let subject =
             Subject { path: file.path(), file: Some(file), location: &location, settings: &snapshot.settings };
-        self.write_document(parameters.pretty, |json| {
+        self.write_list(parameters.pretty, |json| {
             let listed =
                 evaluation.accepted.iter().enumerate().map(|(place, accepted)| {
                     listed_accepted(snapshot, accepted, Some(evaluation.weight_percent(place)))
@@ -175,7 +161,7 @@ impl Exchange<'_, '_, '_> {
         let snapshot = self.snapshot;
         let settings = &snapshot.settings;
         let wanted = self.wanted(parameters);
-        let location = self.locate(None);
+        let Some(location) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
         let mut ranked = std::mem::take(&mut self.scratch.ranked);
         let random = &mut *self.random;
         fallback::rank(&settings.fallbacks, &location.client(), wanted, &mut ranked, |n| random.u64(..n));
@@ -187,7 +173,7 @@ impl Exchange<'_, '_, '_> {
             self.chose(if is_list { Kind::MirrorList } else { Kind::Json }, chosen);
             let subject = Subject { path, file, location: &location, settings };
             let state = MirrorState { enabled: true, ..MirrorState::default() };
-            self.write_document(parameters.pretty, |json| {
+            let write = |json: &mut JsonWriter<'_>| {
                 let listed = ranked.iter().map(|&place| {
                     let fallback = &settings.fallbacks[place];
                     Listed {
@@ -202,7 +188,12 @@ impl Exchange<'_, '_, '_> {
                     }
                 });
                 document::write(json, &subject, listed, std::iter::empty(), true);
-            });
+            };
+            if is_list {
+                self.write_list(parameters.pretty, write);
+            } else {
+                self.write_document(parameters.pretty, write);
+            }
         } else {
             self.chose(Kind::Redirect, chosen);
             self.encode(path);
@@ -214,12 +205,31 @@ impl Exchange<'_, '_, '_> {
         self.scratch.ranked = ranked;
     }
 
+    /// Where the client is, or what a mirror list is to be seen from instead; `None` when that is no address.
+    fn viewpoint(&mut self, parameters: &Parameters<'_>) -> Option<Location> {
+        let instead = match parameters.directive {
+            Directive::MirrorList { from_ip: Some(text) } => Some(decode_address(text)?),
+            _ => None,
+        };
+        Some(self.locate(instead))
+    }
+
+    /// Answers by the document of a mirror list, or leaves it to the caller, who makes a page of it.
+    fn write_list(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
+        if self.request.accepts_json {
+            return self.write_document(pretty, write);
+        }
+        self.leave_open(Kind::MirrorListPage);
+        self.scratch.body.clear();
+        write(&mut JsonWriter::new(&mut self.scratch.body, false));
+    }
+
     fn write_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
         let mut body = std::mem::take(&mut self.scratch.body);
         body.clear();
         write(&mut JsonWriter::new(&mut body, pretty));
         let response = if self.snapshot.settings.gzip && self.request.accepts_gzip {
-            body = compressed(&body);
+            body = response::gzip(&body);
             self.start(Status::Ok).lines("Content-Encoding: gzip\r\n")
         } else {
             self.start(Status::Ok)
@@ -227,13 +237,6 @@ impl Exchange<'_, '_, '_> {
         response.lines(JSON_LINES).body(&body);
         self.scratch.body = body;
     }
-}
-
-fn compressed(content: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 4), Compression::fast());
-    // Writing to a vector cannot fail.
-    let _ = encoder.write_all(content);
-    encoder.finish().unwrap_or_default()
 }
 
 fn listed_accepted<'a>(snapshot: &'a Snapshot, accepted: &Accepted, weight: Option<f32>) -> Listed<'a> {

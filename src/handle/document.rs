@@ -1,4 +1,5 @@
-//! The JSON document of an answer: file, client, and mirrors with the reasons for and against each.
+//! The JSON document of an answer: file, client, and mirrors with the reasons for and against each. Other documents take the
+//! members of a mirror from here.
 
 use mb_core::config::OutputMode;
 use mb_core::mirror::{AllowRedirects, MirrorSettings, MirrorState, ScanProtocol};
@@ -120,10 +121,27 @@ fn write_client(json: &mut JsonWriter<'_>, location: &Location) {
 }
 
 fn write_mirror(json: &mut JsonWriter<'_>, mirror: &Listed<'_>, expose_private: bool) {
-    let (settings, state) = (mirror.settings, mirror.state);
-    let private = |value| if expose_private { value } else { "" };
     json.begin_object();
-    number(json, "ID", mirror.id);
+    write_settings(json, mirror.id, mirror.settings, expose_private);
+    write_state(json, mirror.settings, mirror.state);
+    number(json, "Distance", mirror.distance);
+    number(json, "ComputedScore", mirror.score);
+    if let Some(weight) = mirror.weight {
+        number(json, "Weight", weight);
+    }
+    write_scans(json, mirror.state);
+    text(json, "AbsoluteURL", mirror.absolute_url);
+    if let Some((reason, table_mirror)) = mirror.excluded {
+        json.name("ExcludeReason");
+        json.displayed(reason.describe(table_mirror));
+    }
+    json.end_object();
+}
+
+/// Writes the members of a mirror that tell what the operator entered.
+pub fn write_settings(json: &mut JsonWriter<'_>, id: i64, settings: &MirrorSettings, expose_private: bool) {
+    let private = |value| if expose_private { value } else { "" };
+    number(json, "ID", id);
     text(json, "Name", &settings.name);
     text(json, "HttpURL", &settings.http_url);
     text(json, "RsyncURL", private(&settings.rsync_url));
@@ -145,6 +163,10 @@ fn write_mirror(json: &mut JsonWriter<'_>, mirror: &Listed<'_>, expose_private: 
     text(json, "ExcludedCountryCodes", &settings.excluded_country_codes);
     number(json, "Asnum", settings.asn);
     text(json, "Comment", private(&settings.comment));
+}
+
+/// Writes the members of a mirror that tell whether it is in use.
+pub fn write_state(json: &mut JsonWriter<'_>, settings: &MirrorSettings, state: &MirrorState) {
     flag(json, "Enabled", state.enabled);
     text_unless_empty(json, "HttpDownReason", &state.http.down_reason);
     text_unless_empty(json, "HttpsDownReason", &state.https.down_reason);
@@ -154,11 +176,10 @@ fn write_mirror(json: &mut JsonWriter<'_>, mirror: &Listed<'_>, expose_private: 
         AllowRedirects::Allowed => number(json, "AllowRedirects", 1),
         AllowRedirects::Disallowed => number(json, "AllowRedirects", 2),
     }
-    number(json, "Distance", mirror.distance);
-    number(json, "ComputedScore", mirror.score);
-    if let Some(weight) = mirror.weight {
-        number(json, "Weight", weight);
-    }
+}
+
+/// Writes the members of a mirror that tell of its scans.
+pub fn write_scans(json: &mut JsonWriter<'_>, state: &MirrorState) {
     time(json, "LastSync", state.last_sync);
     time(json, "LastSuccessfulSync", state.last_successful_sync);
     let protocol = match state.last_successful_sync_protocol {
@@ -169,15 +190,10 @@ fn write_mirror(json: &mut JsonWriter<'_>, mirror: &Listed<'_>, expose_private: 
     number(json, "LastSuccessfulSyncProtocol", protocol);
     number(json, "LastSuccessfulSyncPrecision", state.last_successful_sync_precision_ns);
     time(json, "LastModTime", state.last_mod_time);
-    text(json, "AbsoluteURL", mirror.absolute_url);
-    if let Some((reason, table_mirror)) = mirror.excluded {
-        json.name("ExcludeReason");
-        json.displayed(reason.describe(table_mirror));
-    }
-    json.end_object();
 }
 
-fn text(json: &mut JsonWriter<'_>, name: &str, value: &str) {
+/// Writes a member that is text.
+pub fn text(json: &mut JsonWriter<'_>, name: &str, value: &str) {
     json.name(name);
     json.string(value);
 }
@@ -193,12 +209,14 @@ fn flag(json: &mut JsonWriter<'_>, name: &str, value: bool) {
     json.plain(value);
 }
 
-fn number(json: &mut JsonWriter<'_>, name: &str, value: impl std::fmt::Display) {
+/// Writes a member that is a number.
+pub fn number(json: &mut JsonWriter<'_>, name: &str, value: impl std::fmt::Display) {
     json.name(name);
     json.plain(value);
 }
 
-fn time(json: &mut JsonWriter<'_>, name: &str, value: Timestamp) {
+/// Writes a member that is a time; one that was never set is `0001-01-01T00:00:00Z`.
+pub fn time(json: &mut JsonWriter<'_>, name: &str, value: Timestamp) {
     json.name(name);
     timestamp(json, value);
 }

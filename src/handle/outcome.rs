@@ -11,7 +11,7 @@ use crate::http::response::Status;
 pub struct Outcome {
     /// What sort of answer it got.
     pub kind: Kind,
-    /// Its status; of [`Kind::FileStatistics`], the one that the answer will have unless the counts cannot be had.
+    /// Its status; where [`Kind::is_left_open`], the one that the answer will have unless it cannot be had.
     pub status: Status,
     /// How it was asked.
     pub method: Method,
@@ -45,8 +45,12 @@ pub enum Kind {
     Redirect,
     /// The JSON document of the mirrors that were drawn, or of the fallbacks.
     Json,
-    /// The list of all mirrors of a file.
+    /// The JSON document of all mirrors of a file.
     MirrorList,
+    /// The page of all mirrors of a file: its document is made, and the caller has to answer.
+    MirrorListPage,
+    /// All mirrors with their state and counts: nothing is answered yet, and the caller has to.
+    MirrorStatistics,
     /// A hash of a file.
     Checksum,
     /// The counts of a file, which the index does not have: nothing is answered yet, and the caller has to.
@@ -63,10 +67,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Redirect,
         Kind::Json,
         Kind::MirrorList,
+        Kind::MirrorListPage,
+        Kind::MirrorStatistics,
         Kind::Checksum,
         Kind::FileStatistics,
         Kind::NotModified,
@@ -74,6 +80,11 @@ impl Kind {
         Kind::Options,
         Kind::Refusal,
     ];
+
+    /// Whether the answer is left to the caller.
+    pub fn is_left_open(self) -> bool {
+        matches!(self, Kind::MirrorListPage | Kind::MirrorStatistics | Kind::FileStatistics)
+    }
 }
 
 /// A file of the index that an outcome is about.

@@ -1,10 +1,12 @@
 //! The configuration's part in answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use mb_core::config::{Config, LogFormat, OutputMode};
 
+use crate::pages::Templates;
 use crate::select::Rules;
 use crate::select::fallback::Fallback;
 
@@ -32,10 +34,13 @@ pub struct Settings {
     pub same_download_interval: Duration,
     /// How answers are logged; `None`: not at all. It is here for the same reason.
     pub download_log: Option<LogFormat>,
+    /// What pages are made by. Not for answers of a shard either: they change with the rest.
+    pub templates: Arc<Templates>,
     /// Echoed in JSON.
     pub local_js_path: String,
 }
 
+/// The settings of a configuration, with the built-in templates: its own have to be loaded.
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Settings {
         Settings {
@@ -53,6 +58,7 @@ impl From<&Config> for Settings {
             gzip: config.gzip,
             same_download_interval: config.same_download_interval,
             download_log: config.log_dir.is_some().then_some(config.log_format),
+            templates: Templates::built_in(),
             local_js_path: config.local_js_path.clone(),
         }
     }

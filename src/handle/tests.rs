@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::http::request::{Parsed, parse};
+use crate::pages::{Page, sample};
 use crate::select::MirrorTable;
 
 const DATE: &[u8; 29] = b"Sun, 22 Nov 2026 12:00:00 GMT";
@@ -109,6 +110,7 @@ fn location(answer: &str) -> Option<&str> {
 }
 
 const PARIS: &str = "X-Forwarded-For: 192.0.2.1\r\n";
+const ACCEPT_JSON: &str = "Accept: application/json\r\n";
 
 #[test]
 fn a_redirect_byte_for_byte() {
@@ -162,7 +164,10 @@ fn outcomes_tell_what_was_answered() {
     for (method, target, fields, kind, status) in [
         ("HEAD", "/file.iso", "", Kind::Redirect, 302),
         ("GET", "/file.iso", "Accept: application/json\r\n", Kind::Json, 200),
-        ("GET", "/file.iso?mirrorlist", "", Kind::MirrorList, 200),
+        ("GET", "/file.iso?mirrorlist", "Accept: application/json\r\n", Kind::MirrorList, 200),
+        ("GET", "/file.iso?mirrorlist", "", Kind::MirrorListPage, 200),
+        ("GET", "/none?mirrorlist", "", Kind::Refusal, 404),
+        ("GET", "/any?mirrorstats", "", Kind::MirrorStatistics, 200),
         ("GET", "/file.iso", since, Kind::NotModified, 304),
         ("GET", "/file.iso?sha256", "", Kind::Checksum, 200),
         ("GET", "/file.iso?md5", "", Kind::Refusal, 404),
@@ -220,16 +225,33 @@ fn private_fields_are_shown_on_request_only() {
     let mut secret = mirror(3, "https://m3/");
     secret.settings.rsync_url = "rsync://user:secret@m3/".to_owned();
     secret.settings.comment = "secret".to_owned();
-    let json = |text: &str| ask(&mut handler(&[secret.clone()], &[CopyOf::Same], text), "/file.iso?mirrorlist", "");
+    let json =
+        |text: &str| ask(&mut handler(&[secret.clone()], &[CopyOf::Same], text), "/file.iso?mirrorlist", ACCEPT_JSON);
     assert!(!json("").contains("secret"));
     assert!(json("ExposePrivateFields: true").contains("rsync://user:secret@m3/"));
+}
+
+/// A page is made of the very document that a client of JSON gets, and of nothing that its sample lacks.
+#[test]
+fn a_page_gets_the_document_of_the_list() {
+    let fallbacks = "Fallbacks:\n - URL: https://far/\n";
+    for (copies, config) in [([CopyOf::Same, CopyOf::OtherSize], ""), ([CopyOf::OtherSize; 2], fallbacks)] {
+        let mut handler = handler(&[mirror(3, "m3/"), mirror(4, "m4/")], &copies, config);
+        assert_eq!(ask(&mut handler, "/file.iso?mirrorlist", PARIS), "", "it is left to the caller");
+        let document = String::from_utf8(handler.take_document()).unwrap();
+        let json = ask(&mut handler, "/file.iso?mirrorlist", &format!("{PARIS}{ACCEPT_JSON}"));
+        assert_eq!(json.split("\r\n\r\n").nth(1), Some(document.as_str()));
+        let document = serde_json::from_str(&document).unwrap();
+        let known = sample::members(&sample::full(Page::MirrorList));
+        assert!(sample::members(&document).is_subset(&known), "{document}");
+    }
 }
 
 #[test]
 fn documents_are_compressed_where_both_sides_agree() {
     let mut handler = handler(&[mirror(3, "m3/")], &[CopyOf::Same], "Gzip: true");
-    let plain = ask(&mut handler, "/file.iso?mirrorlist", "");
-    let packed = ask_bytes(&mut handler, "/file.iso?mirrorlist", "Accept-Encoding: gzip\r\n");
+    let plain = ask(&mut handler, "/file.iso?mirrorlist", ACCEPT_JSON);
+    let packed = ask_bytes(&mut handler, "/file.iso?mirrorlist", &format!("{ACCEPT_JSON}Accept-Encoding: gzip\r\n"));
     let end = memchr::memmem::find(&packed, b"\r\n\r\n").unwrap() + 4;
     let head = String::from_utf8_lossy(&packed[..end]).into_owned();
     assert!(
@@ -253,6 +275,10 @@ fn fallbacks_answer_when_nobody_may() {
     assert_eq!(document["Fallback"], true);
     assert_eq!(document["MirrorList"][0]["Name"], "fallback1");
     assert_eq!(document["MirrorList"][0]["ID"], -1);
+    let elsewhere = ask(&mut handler, "/file.iso?mirrorlist&fromip=192.0.2.161", &format!("{PARIS}{ACCEPT_JSON}"));
+    let document: Value = serde_json::from_str(elsewhere.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!((&document["IP"], &document["MirrorList"][0]["Name"]), (&"192.0.2.161".into(), &"fallback0".into()));
+    assert!(ask(&mut handler, "/?mirrorlist&fromip=nowhere", PARIS).starts_with("HTTP/1.1 400 "));
 }
 
 fn any_copy() -> impl Strategy<Value = CopyOf> {

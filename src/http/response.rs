@@ -2,6 +2,9 @@
 
 use std::io::Write;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use super::date::HTTP_DATE_LENGTH;
 use super::request::{Persistence, Rejection};
 
@@ -23,14 +26,13 @@ pub enum Status {
     UriTooLong,
     RequestHeaderFieldsTooLarge,
     InternalServerError,
-    NotImplemented,
     ServiceUnavailable,
     HttpVersionNotSupported,
 }
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Status; 17] = [
+    pub const ALL: [Status; 16] = [
         Status::Ok,
         Status::NoContent,
         Status::MovedPermanently,
@@ -45,7 +47,6 @@ impl Status {
         Status::UriTooLong,
         Status::RequestHeaderFieldsTooLarge,
         Status::InternalServerError,
-        Status::NotImplemented,
         Status::ServiceUnavailable,
         Status::HttpVersionNotSupported,
     ];
@@ -67,7 +68,6 @@ impl Status {
             Status::UriTooLong => "414 URI Too Long",
             Status::RequestHeaderFieldsTooLarge => "431 Request Header Fields Too Large",
             Status::InternalServerError => "500 Internal Server Error",
-            Status::NotImplemented => "501 Not Implemented",
             Status::ServiceUnavailable => "503 Service Unavailable",
             Status::HttpVersionNotSupported => "505 HTTP Version Not Supported",
         }
@@ -173,6 +173,30 @@ impl<'o, 'a> Response<'o, 'a> {
     pub fn no_body(self) {
         self.out.extend_from_slice(b"\r\n");
     }
+}
+
+/// The content of an answer that is made beside its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Header fields that are its own, complete with their line ends.
+    pub lines: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Content {
+    /// Appends the response that carries it.
+    pub fn respond(&self, envelope: Envelope<'_>, out: &mut Vec<u8>) {
+        Response::new(out, Status::Ok, envelope).lines(&self.lines).body(&self.body);
+    }
+}
+
+/// `content` as `Content-Encoding: gzip` has it.
+pub fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 4), Compression::fast());
+    // Writing to a vector cannot fail.
+    let _ = encoder.write_all(content);
+    encoder.finish().unwrap_or_default()
 }
 
 /// Appends a whole response that says no more than its status, in plain text.

@@ -27,9 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
-use crate::handle::outcome::{Kind, Outcome};
+use crate::handle::outcome::Outcome;
 use crate::handle::{Handler, Peer};
 use crate::http::body::Body;
 use crate::http::request::{Method, Parsed, Persistence, Request, parse};
@@ -37,12 +35,11 @@ use crate::http::response::{self, Envelope, Status};
 use crate::metrics::hand_over::Reporter;
 use crate::snapshot::Publication;
 use crate::stats::Intake;
-use crate::stats::file_statistics::Question;
 use crate::stats::recorder::Recorder;
 use clock::Clock;
 use deadline::Deadlines;
 use pool::{Orders, Stage};
-use question::Pending;
+use question::{Pending, Questions};
 
 /// Bytes read at once. Many pipelined requests fit, and a larger head is collected by its connection.
 const READ_SIZE: usize = 16 * 1024;
@@ -57,7 +54,7 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(2);
 pub struct Shard {
     publication: Arc<Publication>,
     orders: Arc<Orders>,
-    questions: mpsc::Sender<Question>,
+    questions: Questions,
     core: RefCell<Core>,
     deadlines: RefCell<Deadlines>,
     clock: Clock,
@@ -116,6 +113,7 @@ impl Shard {
         publication: Arc<Publication>,
         orders: Arc<Orders>,
         intake: &Intake,
+        questions: Questions,
         reporter: Reporter,
         seed: u64,
     ) -> Rc<Shard> {
@@ -131,7 +129,7 @@ impl Shard {
         Rc::new(Shard {
             publication,
             orders,
-            questions: intake.questions(),
+            questions,
             core: RefCell::new(core),
             deadlines: RefCell::default(),
             clock: Clock::new(),
@@ -242,8 +240,8 @@ impl Shard {
                     core.reporter.tally.count(&outcome);
                     core.recorder.record(&outcome, &request, &core.handler, moment);
                     let then = if request.persistence == Persistence::Close { then } else { Then::Stay };
-                    if outcome.kind == Kind::FileStatistics {
-                        let pending = Pending::ask(&self.questions, core.handler.path(&outcome), &request);
+                    if outcome.kind.is_left_open() {
+                        let pending = self.questions.ask(&outcome, &mut core.handler, &request);
                         let more = then == Then::Stay;
                         return Progress { more, then, pending: Some(pending), ..Progress::to(consumed) };
                     }

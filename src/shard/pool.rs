@@ -10,6 +10,7 @@ use mb_core::config::RuntimeKind;
 use super::front::{Front, Listener, StuckError};
 use super::gate::Order;
 use super::listener::ListenError;
+use super::question::Questions;
 use super::rt::{Handle, Runtime, Seat, probe};
 use crate::metrics::hand_over::{Collector, exchange};
 use crate::snapshot::Publication;
@@ -179,6 +180,7 @@ impl Pool {
         publication: &Arc<Publication>,
         wanted: RuntimeKind,
         intake: &Intake,
+        questions: &Questions,
     ) -> Result<Pool, StartError> {
         let runtime = Runtime::choose(wanted)?;
         let (reporters, collectors): (Vec<_>, Vec<_>) =
@@ -188,8 +190,9 @@ impl Pool {
         let cores = usable_cores();
         for (number, reporter) in reporters.into_iter().enumerate() {
             let core = cores.get(number % cores.len().max(1)).copied();
-            let (publication, orders, intake) = (publication.clone(), pool.orders.clone(), intake.clone());
-            let seat = Seat { number, core, publication, orders, intake, reporter };
+            let (publication, orders) = (publication.clone(), pool.orders.clone());
+            let (intake, questions) = (intake.clone(), questions.clone());
+            let seat = Seat { number, core, publication, orders, intake, questions, reporter };
             match runtime.start(seat) {
                 Ok(shard) => lock(&pool.shards).push(shard),
                 Err(reason) => {

@@ -2,50 +2,145 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handle::Handler;
+use crate::handle::outcome::{Kind, Outcome};
 use crate::http::date::HTTP_DATE_LENGTH;
 use crate::http::request::{Method, Persistence, Request};
-use crate::http::response::Envelope;
+use crate::http::response::{self, Content, Envelope, Response, Status};
 use crate::http::target::{Directive, Parameters, Target};
-use crate::stats::file_statistics::{Answer, Asked, Question, respond};
+use crate::pages::{self, Form, Subject};
+use crate::stats::file_statistics::{self, Asked};
+
+/// Where shards put what they cannot answer by themselves. The queues are bounded, and no shard waits for room in them.
+#[derive(Clone)]
+pub struct Questions {
+    /// About the counts of a file.
+    pub statistics: mpsc::Sender<file_statistics::Question>,
+    /// For pages.
+    pub pages: mpsc::Sender<pages::Question>,
+}
+
+impl Questions {
+    /// Passes `request` on, which `handler` answered last, and left open with `outcome`.
+    pub fn ask(&self, outcome: &Outcome, handler: &mut Handler, request: &Request<'_>) -> Pending {
+        let parameters = Target::parse(request.target).map(|target| Parameters::of(&target)).unwrap_or_default();
+        let (sender, receiver) = oneshot::channel();
+        let is_taken = match outcome.kind {
+            Kind::MirrorListPage | Kind::MirrorStatistics => {
+                let question = pages::Question {
+                    subject: subject(outcome, handler),
+                    form: match request.accepts_json {
+                        true => Form::Json { pretty: parameters.pretty },
+                        false => Form::Page,
+                    },
+                    accepts_gzip: request.accepts_gzip,
+                    settings: Arc::clone(&handler.snapshot().settings),
+                    answer: sender,
+                };
+                self.pages.try_send(question).is_ok()
+            }
+            _ => {
+                let period = match parameters.directive {
+                    Directive::Stats { period } => period,
+                    _ => b"",
+                };
+                let path = handler.path(outcome).to_owned();
+                let question = file_statistics::Question { path, asked: Asked::new(period), answer: sender };
+                self.statistics.try_send(question).is_ok()
+            }
+        };
+        Pending {
+            answer: is_taken.then_some(receiver),
+            persistence: request.persistence,
+            head_only: request.method == Method::Head,
+        }
+    }
+}
+
+fn subject(outcome: &Outcome, handler: &mut Handler) -> Subject {
+    match outcome.kind {
+        Kind::MirrorListPage => {
+            let path = handler.path(outcome).to_owned();
+            Subject::MirrorList { path, document: handler.take_document() }
+        }
+        _ => Subject::MirrorStatistics { mirrors: Arc::clone(&handler.snapshot().mirrors) },
+    }
+}
 
 /// A request whose answer is on its way.
 pub struct Pending {
     /// `None` when the question was not taken.
-    answer: Option<oneshot::Receiver<Answer>>,
+    answer: Option<oneshot::Receiver<Content>>,
     persistence: Persistence,
     head_only: bool,
 }
 
 impl Pending {
-    /// Asks for the statistics that `request` wants of the file at `path`.
-    pub fn ask(questions: &mpsc::Sender<Question>, path: &[u8], request: &Request<'_>) -> Pending {
-        let parameters = Target::parse(request.target).map(|target| Parameters::of(&target)).unwrap_or_default();
-        let period = match parameters.directive {
-            Directive::Stats { period } => period,
-            _ => b"",
-        };
-        let (sender, receiver) = oneshot::channel();
-        let question = Question { path: path.to_owned(), asked: Asked::new(period), answer: sender };
-        Pending {
-            answer: questions.try_send(question).is_ok().then_some(receiver),
-            persistence: request.persistence,
-            head_only: request.method == Method::Head,
-        }
-    }
-
-    /// Waits for the answer, which is then appended to `out`.
+    /// Waits for the answer, which is then appended to `out`; that it cannot be had, when the question was not taken or
+    /// dropped.
     pub fn poll(&mut self, context: &mut Context<'_>, date: &[u8; HTTP_DATE_LENGTH], out: &mut Vec<u8>) -> Poll<()> {
-        let answer = match &mut self.answer {
-            // Nobody answers any more when the sender is gone.
+        let content = match &mut self.answer {
             Some(receiver) => std::task::ready!(Pin::new(receiver).poll(context)).ok(),
             None => None,
         };
         let envelope = Envelope { date, persistence: self.persistence, head_only: self.head_only };
-        respond(answer.as_ref(), envelope, out);
+        match content {
+            Some(content) => content.respond(envelope, out),
+            None => {
+                let response = Response::new(out, Status::ServiceUnavailable, envelope).lines(RETRY_AFTER);
+                response::text(response, "Not available at the moment");
+            }
+        }
         Poll::Ready(())
+    }
+}
+
+/// When a client may ask again: a guess, by which a store that was started anew is back.
+const RETRY_AFTER: &str = "Retry-After: 60\r\n";
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn poll(pending: &mut Pending) -> Poll<String> {
+        let mut out = Vec::new();
+        let date = b"Sun, 22 Nov 2026 12:00:00 GMT";
+        pending.poll(&mut Context::from_waker(Waker::noop()), date, &mut out).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    fn pending(answer: Option<oneshot::Receiver<Content>>, head_only: bool) -> Pending {
+        Pending { answer, persistence: Persistence::Implied, head_only }
+    }
+
+    #[test]
+    fn an_answer_is_waited_for() {
+        for head_only in [false, true] {
+            let (sender, receiver) = oneshot::channel();
+            let mut pending = pending(Some(receiver), head_only);
+            assert!(poll(&mut pending).is_pending());
+            sender.send(Content { lines: "Content-Type: text/html\r\n".to_owned(), body: b"page".to_vec() }).unwrap();
+            let Poll::Ready(answer) = poll(&mut pending) else { panic!("it is there") };
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\r\nContent-Length: 4\r\n"),
+                "{answer}"
+            );
+            assert_eq!(answer.ends_with("\r\n\r\npage"), !head_only, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_refused_or_dropped_is_answered_too() {
+        let (_, dropped) = oneshot::channel();
+        for answer in [None, Some(dropped)] {
+            let Poll::Ready(answer) = poll(&mut pending(answer, false)) else { panic!("nothing is to come") };
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 60\r\n"), "{answer}");
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! The counts of a file, as a client asks for them by `?stats`.
 //!
 //! They are in the store, which no shard ever waits for: the shard puts a [`Question`] into a bounded queue, the control
-//! thread asks the store, and the connection alone waits for the answer. When the queue is full or the store does not
-//! answer, the client is told so.
+//! thread asks the store, and the connection alone waits for the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use time::UtcDateTime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::http::json::JsonWriter;
-use crate::http::response::{self, Envelope, Response, Status};
+use crate::http::response::Content;
 
 /// Questions that wait; more are refused.
 pub const QUESTIONS_WAITING: usize = 256;
@@ -29,7 +28,7 @@ pub struct Question {
     /// Over which time.
     pub asked: Asked,
     /// Where the answer goes. One that is dropped means that it cannot be had.
-    pub answer: oneshot::Sender<Answer>,
+    pub answer: oneshot::Sender<Content>,
 }
 
 /// Over which time a client wants to know.
@@ -87,7 +86,7 @@ pub async fn answer_questions(mut questions: mpsc::Receiver<Question>, store: Ar
             };
             if let Some(answer) = answer {
                 // Nobody may be left to hear it.
-                let _ = asker.send(answer);
+                let _ = asker.send(content(&answer));
             }
         });
     }
@@ -106,12 +105,7 @@ fn read(store: &dyn Store, path: &[u8], asked: Asked) -> Result<Answer, StoreErr
     }
 }
 
-/// Appends the response to a question; without an answer, that it cannot be had.
-pub fn respond(answer: Option<&Answer>, envelope: Envelope<'_>, out: &mut Vec<u8>) {
-    let Some(answer) = answer else {
-        let response = Response::new(out, Status::ServiceUnavailable, envelope).lines("Retry-After: 60\r\n");
-        return response::text(response, "Statistics are not available");
-    };
+fn content(answer: &Answer) -> Content {
     let mut body = Vec::new();
     let mut json = JsonWriter::new(&mut body, true);
     json.begin_object();
@@ -130,32 +124,24 @@ pub fn respond(answer: Option<&Answer>, envelope: Envelope<'_>, out: &mut Vec<u8
         }
     }
     json.end_object();
-    Response::new(out, Status::Ok, envelope).lines("Content-Type: text/plain; charset=utf-8\r\n").body(&body);
+    Content { lines: "Content-Type: text/plain; charset=utf-8\r\n".to_owned(), body }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::request::Persistence;
-
-    fn text(answer: Option<&Answer>) -> String {
-        let mut out = Vec::new();
-        let date = b"Sun, 22 Nov 2026 12:00:00 GMT";
-        respond(answer, Envelope { date, persistence: Persistence::Implied, head_only: false }, &mut out);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn answers_are_indented_json() {
+        let text = |answer| String::from_utf8(content(&answer).body).unwrap();
         let counts = FileDownloads { day: 1, month: 2, year: 3, all_time: 4 };
-        let until_now = text(Some(&Answer::UntilNow(counts)));
-        assert!(until_now.contains("Content-Type: text/plain; charset=utf-8\r\n"), "{until_now}");
-        assert!(
-            until_now
-                .ends_with("\r\n\r\n{\n    \"Today\": 1,\n    \"Month\": 2,\n    \"Year\": 3,\n    \"Total\": 4\n}")
+        assert_eq!(
+            text(Answer::UntilNow(counts)),
+            "{\n    \"Today\": 1,\n    \"Month\": 2,\n    \"Year\": 3,\n    \"Total\": 4\n}"
         );
-        let of_month = text(Some(&Answer::In { period: "2026-11".to_owned(), downloads: 7 }));
-        assert!(of_month.ends_with("\r\n\r\n{\n    \"Period\": \"2026-11\",\n    \"Downloads\": 7\n}"), "{of_month}");
-        assert!(text(None).starts_with("HTTP/1.1 503 "));
+        assert_eq!(
+            text(Answer::In { period: "2026-11".to_owned(), downloads: 7 }),
+            "{\n    \"Period\": \"2026-11\",\n    \"Downloads\": 7\n}"
+        );
     }
 }

@@ -31,7 +31,6 @@ use mb_core::store::Store;
 
 use download_log::{Destination, DownloadLog};
 use figures::Figures;
-use file_statistics::Question;
 use flusher::Flusher;
 use recorder::Recorder;
 use tally::Tally;
@@ -67,22 +66,16 @@ pub struct Statistics {
 impl Statistics {
     /// Starts the threads. Nothing that is wrong with a disk or a store keeps this from starting; it is logged.
     ///
-    /// `questions` is where shards put what clients ask of the counts.
-    ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(
-        options: &Options,
-        store: Arc<dyn Store>,
-        questions: tokio::sync::mpsc::Sender<Question>,
-    ) -> std::io::Result<Statistics> {
+    pub fn start(options: &Options, store: Arc<dyn Store>) -> std::io::Result<Statistics> {
         let figures = Arc::new(Figures::default());
         let (tallies, inbox) = crossbeam::channel::bounded(TALLIES_WAITING);
         let (spare, spares) = crossbeam::channel::bounded(TALLIES_WAITING);
         let flusher = Flusher::start(&options.state_dir, store, inbox, spare, Arc::clone(&figures))?;
         let log = DownloadLog::start(options.log.clone(), Arc::clone(&figures))?;
         let lines = log.intake();
-        Ok(Statistics { intake: Intake { tallies, spares, lines, questions }, flusher, log, figures })
+        Ok(Statistics { intake: Intake { tallies, spares, lines }, flusher, log, figures })
     }
 
     /// What a shard needs to take part.
@@ -122,17 +115,11 @@ pub struct Intake {
     /// Emptied tallies, whose memory is used again.
     spares: crossbeam::channel::Receiver<Vec<tally::Download>>,
     lines: download_log::Intake,
-    questions: tokio::sync::mpsc::Sender<Question>,
 }
 
 impl Intake {
     /// The recorder of one shard.
     pub fn recorder(&self) -> Recorder {
         Recorder::new(self.tallies.clone(), self.spares.clone(), self.lines.clone())
-    }
-
-    /// Where questions of clients are put.
-    pub fn questions(&self) -> tokio::sync::mpsc::Sender<Question> {
-        self.questions.clone()
     }
 }

@@ -87,14 +87,19 @@ fn a_missing_repository_is_reported_while_the_last_index_is_served() {
     assert_eq!(redirector.get("/file.iso", &[]).status, 302, "nothing is lost");
 }
 
-/// What is asked for in vain must not be silent.
 #[test]
-fn keys_without_effect_are_named() {
+fn a_bad_template_is_named_before_anybody_looks_at_the_page() {
     let mut redirector = Redirector::new();
-    let folder = redirector.folder().display().to_string();
-    redirector.set("Templates", folder);
-    redirector.start_without_indexer();
-    redirector.daemon().wait_for_output("Templates is set and has no effect");
+    let folder = redirector.folder().join("templates");
+    fs::create_dir(&folder).expect("folder");
+    fs::write(folder.join("mirrorlist.html"), "<p>\n{{ FileInfo.Pth }}\n").expect("template");
+    redirector.set("Templates", folder.display());
+    let place = format!("{}:2: undefined value", folder.join("mirrorlist.html").display());
+    assert_says(&refused(&redirector), &[&place]);
+    let output =
+        redirector.command(&["config", "check", "-config"]).arg(redirector.config_file()).output().expect("check");
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&text(&output), &[&place]);
 }
 
 #[test]

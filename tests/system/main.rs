@@ -14,6 +14,7 @@ mod migrate;
 mod mirror_changes;
 mod outside_changes;
 mod packaging;
+mod pages;
 mod right_file;
 mod runtimes;
 mod scripts;

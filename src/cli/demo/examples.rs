@@ -39,6 +39,7 @@ pub(super) fn text(ports: &Ports) -> String {
     );
     example("Enable it again", &[format!("{command} enable tokyo"), after]);
     example("The mirrors and their states", &[format!("{command} list")]);
+    let _ = write!(text, "\nPages for a browser: {base}/{EVERYWHERE}?mirrorlist and {base}/?mirrorstats\n");
     text.push_str("\nCtrl-C ends everything that the demo started and removes its files.");
     text
 }

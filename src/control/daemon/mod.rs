@@ -31,9 +31,12 @@ use super::metrics::{Sources, Watch};
 use super::orders::Orders;
 use super::pid_file::{PidFile, PidFileError};
 use super::{change_feed, retention, rpc, service_manager};
+use crate::pages::templates::TemplateError;
+use crate::pages::worker;
 use crate::shard::front::Front;
 use crate::shard::listener::ListenError;
 use crate::shard::pool::{OpenError, Pool, StartError, usable_cores};
+use crate::shard::question::Questions;
 use crate::stats::{self, Statistics, file_statistics};
 use crate::upgrade::inherit::{InheritError, Inheritance};
 use crate::upgrade::program::Program;
@@ -65,6 +68,8 @@ pub struct Options {
 pub enum DaemonError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error(transparent)]
     LogFile(#[from] LogFileError),
     #[error(transparent)]
@@ -136,9 +141,11 @@ async fn begin(
     let given = Given::to_this_process(inheritance.as_mut(), &config)?;
     let Sockets { downloads, left, rpc: rpc_socket, metrics: metrics_socket } =
         Sockets::open(given, &config, shards).await?;
-    let (questions, asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
-    let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&store), questions)?;
-    let pool = Arc::new(Pool::start(shards, &publication, config.runtime, &statistics.intake())?);
+    let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&store))?;
+    let (counts, counts_asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
+    let (pages, pages_asked) = mpsc::channel(worker::QUESTIONS_WAITING);
+    let questions = Questions { statistics: counts, pages };
+    let pool = Arc::new(Pool::start(shards, &publication, config.runtime, &statistics.intake(), &questions)?);
     if let Some(inheritance) = inheritance {
         inheritance.wait_for_go().await?;
     }
@@ -192,7 +199,10 @@ async fn begin(
         following: tokio::spawn(watch.follow()),
         feed: tokio::spawn(change_feed::follow(table.clone(), link)),
         pruning: tokio::spawn(retention::follow(table, retained)),
-        answering: tokio::spawn(file_statistics::answer_questions(asked, store)),
+        answering: tokio::spawn(async move {
+            let counts = file_statistics::answer_questions(counts_asked, Arc::clone(&store));
+            tokio::join!(counts, worker::answer_questions(pages_asked, store));
+        }),
         retention,
         statistics: Some(statistics),
         belongings,

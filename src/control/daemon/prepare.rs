@@ -12,6 +12,7 @@ use crate::control::index_watch::IndexWatch;
 use crate::control::mirror_table::MirrorTable;
 use crate::control::rpc;
 use crate::handle::Settings;
+use crate::pages::templates::{Loaded, Templates};
 use crate::snapshot::Publication;
 
 /// What the daemon works with.
@@ -26,12 +27,15 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) async fn load(config: &Config) -> Result<Prepared, DaemonError> {
-        warn_of_keys_without_effect(config);
         if !config.repository.is_dir() {
             tracing::error!(
                 "Repository {}: is no folder; the last index is served until it is one",
                 config.repository.display()
             );
+        }
+        let Loaded { templates, notices } = Templates::load(config.templates.as_deref())?;
+        for notice in notices {
+            tracing::warn!("{notice}");
         }
         let store = open_store(config)?;
         let table = Arc::new(MirrorTable::new(Arc::clone(&store), &config.index_dir()));
@@ -42,7 +46,8 @@ impl Prepared {
         for error in &errors {
             tracing::warn!("{error}");
         }
-        let watch = IndexWatch::open(&config.index_dir(), Arc::new(Settings::from(config)), Arc::new(geo));
+        let settings = Settings { templates, ..Settings::from(config) };
+        let watch = IndexWatch::open(&config.index_dir(), Arc::new(settings), Arc::new(geo));
         let publication = watch.publication().clone();
         Ok(Prepared { store, table, watch, publication, missing_geo: missing(&errors) })
     }
@@ -56,14 +61,6 @@ pub(super) fn missing(errors: &[GeoError]) -> Vec<PathBuf> {
             GeoError::Unreadable { path, .. } | GeoError::Invalid { path, .. } => path.clone(),
         })
         .collect()
-}
-
-/// Tells the operator who switched something on that this version does not have.
-fn warn_of_keys_without_effect(config: &Config) {
-    let keys = [("Templates", config.templates.is_some())];
-    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
-        tracing::warn!("{key} is set and has no effect: this version does not have what it is for");
-    }
 }
 
 /// Opens the store. When that fails and there is an index, it is served all the same: commands fail with the reason until

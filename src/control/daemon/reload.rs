@@ -1,11 +1,13 @@
 //! A reload: everything is loaded and checked first, then all of it takes effect, or nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mb_core::config::{self, Config, ConfigError};
 use mb_core::geo::{GeoDatabase, GeoError};
 
 use super::prepare::missing;
+use crate::pages::templates::{TemplateError, Templates};
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,8 @@ pub(super) enum ReloadError {
     Config(#[from] ConfigError),
     #[error("{0}\nNothing was changed")]
     Geo(GeoError),
+    #[error("{0}\nNothing was changed")]
+    Template(#[from] TemplateError),
 }
 
 /// What was loaded.
@@ -23,12 +27,13 @@ pub(super) struct Reloaded {
     pub(super) config: Config,
     pub(super) geo: GeoDatabase,
     pub(super) missing_geo: Vec<PathBuf>,
+    pub(super) templates: Arc<Templates>,
     /// For the operator.
     pub(super) notices: Vec<String>,
 }
 
 impl Reloaded {
-    /// Loads `file` and the databases that it names, for a daemon that runs with `current` and lacks `missing_geo`. Blocks.
+    /// Loads `file`, and the databases and templates that it names, for a daemon that runs with `current` and lacks `missing_geo`. Blocks.
     pub(super) fn load(file: &Path, current: &Config, missing_geo: &[PathBuf]) -> Result<Reloaded, ReloadError> {
         let loaded = config::load(file)?;
         let mut notices = loaded.warnings;
@@ -41,7 +46,9 @@ impl Reloaded {
             }
             notices.push(error.to_string());
         }
-        Ok(Reloaded { config, geo, missing_geo: still_missing, notices })
+        let loaded = Templates::load(config.templates.as_deref())?;
+        notices.extend(loaded.notices);
+        Ok(Reloaded { config, geo, missing_geo: still_missing, templates: loaded.templates, notices })
     }
 }
 

@@ -241,7 +241,7 @@ impl Daemon {
             Reloaded::load(&file, &current, &missing_geo).map_err(|error| error.to_string())
         });
         let reloaded = loading.await.map_err(|error| error.to_string())??;
-        let Reloaded { config, geo, missing_geo, mut notices } = reloaded;
+        let Reloaded { config, geo, missing_geo, templates, mut notices } = reloaded;
 
         // What can still fail comes first.
         let front = self.new_front(&config).await?;
@@ -254,7 +254,8 @@ impl Daemon {
 
         // The log is there before shards write for it.
         self.statistics.iter().for_each(|statistics| statistics.configure(stats::Options::from(&config)));
-        let (settings, geo) = (Arc::new(Settings::from(&config)), Arc::new(geo));
+        let settings = Settings { templates, ..Settings::from(&config) };
+        let (settings, geo) = (Arc::new(settings), Arc::new(geo));
         self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
         self.rpc.service.password_check().change(config.rpc_password.as_bytes());
         if let Some(front) = front {

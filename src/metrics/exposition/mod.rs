@@ -409,6 +409,8 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Redirect => "redirect",
         Kind::Json => "json",
         Kind::MirrorList => "mirror_list",
+        Kind::MirrorListPage => "mirror_list_page",
+        Kind::MirrorStatistics => "mirror_statistics",
         Kind::Checksum => "checksum",
         Kind::FileStatistics => "file_statistics",
         Kind::NotModified => "not_modified",

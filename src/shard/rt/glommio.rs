@@ -50,11 +50,11 @@ pub fn start(seat: Seat) -> Result<Handle, String> {
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY)
         .spawn(move || async move {
-            let Seat { number, publication, orders, intake, reporter, .. } = seat;
+            let Seat { number, publication, orders, intake, questions, reporter, .. } = seat;
             let _running = orders.enter();
             // The receiver waits for exactly this.
             let _ = started.send(());
-            let shard = Shard::new(publication, orders.clone(), &intake, reporter, fastrand::u64(..));
+            let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, fastrand::u64(..));
             live(number, &shard, &orders, |listener, stop| start_accepting(listener, stop, &shard), pause).await;
         })
         .map_err(|error| error.to_string())?;

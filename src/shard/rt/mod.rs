@@ -31,6 +31,7 @@ use super::gate::Order;
 use super::pool::{Orders, Stage};
 use crate::handle::Peer;
 use crate::metrics::hand_over::Reporter;
+use crate::shard::question::Questions;
 use crate::snapshot::Publication;
 use crate::stats::Intake;
 
@@ -107,6 +108,8 @@ pub struct Seat {
     pub orders: Arc<Orders>,
     /// Where it takes part in the statistics.
     pub intake: Intake,
+    /// Where it puts what it cannot answer by itself.
+    pub questions: Questions,
     /// Where it counts.
     pub reporter: Reporter,
 }

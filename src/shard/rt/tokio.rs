@@ -82,11 +82,11 @@ fn runtime_on(core: Option<usize>) -> io::Result<LocalRuntime> {
 }
 
 async fn run(seat: Seat, started: Sender<io::Result<()>>) {
-    let Seat { number, publication, orders, intake, reporter, .. } = seat;
+    let Seat { number, publication, orders, intake, questions, reporter, .. } = seat;
     let _running = orders.enter();
     // The receiver waits for exactly this.
     let _ = started.send(Ok(()));
-    let shard = Shard::new(publication, orders.clone(), &intake, reporter, fastrand::u64(..));
+    let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, fastrand::u64(..));
     live(number, &shard, &orders, |listener, stop| start_accepting(listener, stop, &shard), sleep).await;
 }
 

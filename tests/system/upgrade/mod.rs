@@ -6,3 +6,4 @@ mod load;
 mod reload;
 mod service_manager;
 mod stop;
+mod templates;
