@@ -2,9 +2,9 @@
 //!
 //! - [`arguments`]: command-line options with one dash, as existing scripts write them
 //! - [`config`]: the configuration file, as typed by the operator and as used by the programs
+//! - [`memory`]: asked for ahead of its use, and in huge pages
 //! - [`mirror`]: the mirror record and its states
 //! - [`path`]: repository paths: decoding, cleaning, encoding
-//! - [`prefetch`]: memory asked for ahead of its use
 //! - [`geo`]: from a network address to a place and an autonomous system
 //! - [`store`]: mirror records, source files and mirror logs, behind one trait
 //! - [`link`]: the messages between the daemon and the indexer it supervises
@@ -16,8 +16,8 @@ pub mod arguments;
 pub mod config;
 pub mod geo;
 pub mod link;
+pub mod memory;
 pub mod mirror;
 pub mod path;
-pub mod prefetch;
 pub mod store;
 pub mod time;

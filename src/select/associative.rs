@@ -3,7 +3,7 @@
 //! It is set-associative, as a processor's cache is: a key may be in any of the eight places of its set, and which one is
 //! replaced goes round. That takes no list and no tombstone, and its memory never moves.
 
-use mb_core::prefetch::prefetch_bytes;
+use mb_core::memory::{prefetch_bytes, vec_in_huge_pages};
 
 /// Places of a set: its keys fill a cache line.
 const WAYS: usize = 8;
@@ -44,7 +44,8 @@ impl<V> AssociativeCache<V> {
     pub fn new(places: usize) -> AssociativeCache<V> {
         let sets = (places / WAYS).next_power_of_two().max(2);
         let vacant = Set { keys: [VACANT; WAYS], values: [0; WAYS] };
-        AssociativeCache { sets: vec![vacant; sets].into(), values: Vec::new(), used: 0, turn: 0 }
+        let values = vec_in_huge_pages(sets * WAYS);
+        AssociativeCache { sets: vec![vacant; sets].into(), values, used: 0, turn: 0 }
     }
 
     /// Asks for the memory of the place of `key`.

@@ -3,7 +3,7 @@
 //! A random path of a million files touches three places that no cache holds, each found through the one before: slot, row
 //! and path. Waiting for them one after another is most of a lookup.
 
-use mb_core::prefetch::prefetch;
+use mb_core::memory::prefetch;
 
 use super::archive::{ArchivedFilesArchive, EMPTY};
 use super::slots::{fingerprint, hash, home, next};
