@@ -24,8 +24,10 @@ const SIZE: Size = Size { files: 1_000_000, mirrors: 400, sets: 1 };
 const HAND_OVER: Duration = Duration::from_millis(100);
 /// 90,000 downloads per second.
 const DOWNLOADS_PER_HAND_OVER: u64 = 9_000;
-/// Half a minute: by then a good part of the files waits to be delivered, as it will from then on.
-const HAND_OVERS: u32 = 300;
+/// Ten seconds, for which figures are printed.
+const HAND_OVERS: u32 = 100;
+/// By the end of them every file waits to be delivered, and has a name in the spool.
+const ROUNDS: u32 = 6;
 /// The threads, by what the kernel keeps of their names.
 const THREADS: [&str; 2] = ["statistics", "statistics-stor"];
 
@@ -44,9 +46,10 @@ fn main() {
     let mut random = Rng::with_seed(3);
     let figures = statistics.figures();
 
+    println!("{SIZE}");
     let started = Instant::now();
-    let before = processor_times();
-    for number in 1..=HAND_OVERS {
+    let (mut before, mut began) = (processor_times(), started);
+    for number in 1..=HAND_OVERS * ROUNDS {
         for _ in 0..DOWNLOADS_PER_HAND_OVER {
             let outcome = Outcome {
                 kind: Kind::Redirect,
@@ -60,21 +63,25 @@ fn main() {
         }
         recorder.hand_over();
         std::thread::sleep((started + HAND_OVER * number).saturating_duration_since(Instant::now()));
-    }
-    let took = started.elapsed();
-    let spent = processor_times();
-    let downloads = DOWNLOADS_PER_HAND_OVER * u64::from(HAND_OVERS);
-
-    println!("{SIZE}; {downloads} downloads in {:.1} s", took.as_secs_f64());
-    for ((name, before), after) in THREADS.iter().zip(before).zip(spent) {
-        let time = after - before;
-        println!(
-            "{name}: {:.0} ns per download, {:.1} % of a core",
-            time.as_nanos() as f64 / downloads as f64,
-            100.0 * time.as_secs_f64() / took.as_secs_f64()
-        );
+        if number % HAND_OVERS == 0 {
+            let (after, now) = (processor_times(), Instant::now());
+            print(before, after, now - began);
+            (before, began) = (after, now);
+        }
     }
     println!("{figures:?}");
+}
+
+/// Prints what the threads took for the downloads of this time.
+fn print(before: [Duration; THREADS.len()], after: [Duration; THREADS.len()], took: Duration) {
+    let downloads = DOWNLOADS_PER_HAND_OVER * u64::from(HAND_OVERS);
+    let of_thread = |((name, before), after): ((&str, Duration), Duration)| {
+        let (nanoseconds, part) = ((after - before).as_nanos() as f64, (after - before).as_secs_f64());
+        let (each, of_core) = (nanoseconds / downloads as f64, 100.0 * part / took.as_secs_f64());
+        format!("{name} {each:.0} ns per download, {of_core:.1} % of a core")
+    };
+    let threads: Vec<String> = THREADS.into_iter().zip(before).zip(after).map(of_thread).collect();
+    println!("{:.1} s: {}", took.as_secs_f64(), threads.join("; "));
 }
 
 /// Processor time of each of [`THREADS`] so far, by the scheduler's count, which is in nanoseconds.

@@ -116,8 +116,8 @@ impl Gathered {
             let rows = std::mem::replace(&mut of_day.rows, RowCounts::new(files.len()));
             let paths = std::mem::take(&mut of_day.paths);
             if let Some(before) = &before {
-                for (row, requests) in rows.iter() {
-                    of_day.add_path(before.file(row).path(), requests.into(), Some(files));
+                for (path, (_, requests)) in before.paths(rows.rows().iter()).zip(rows.iter()) {
+                    of_day.add_path(path, requests.into(), Some(files));
                 }
             }
             for (path, requests) in paths {
@@ -153,10 +153,12 @@ impl Gathered {
                 left -= 1;
             }
             if let Some(files) = &self.files {
-                left -= of_day.rows.cut(left, |row, requests| {
-                    count(files.file(row).path().to_vec(), requests.into());
-                    self.downloads -= u64::from(requests);
-                });
+                let rows = of_day.rows.cut(left);
+                for (path, (_, requests)) in files.paths(rows.iter().map(|(row, _)| *row)).zip(&rows) {
+                    count(path.to_vec(), u64::from(*requests));
+                    self.downloads -= u64::from(*requests);
+                }
+                left -= rows.len();
             }
             cut.insert(*day, counts);
         }

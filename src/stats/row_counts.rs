@@ -44,12 +44,12 @@ impl RowSet {
     }
 
     /// Ascending.
-    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = u32> + Clone + '_ {
         self.starting_at(0)
     }
 
     /// Those from `first` on, ascending.
-    fn starting_at(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
+    fn starting_at(&self, first: u32) -> impl Iterator<Item = u32> + Clone + '_ {
         let (start, skipped) = (first as usize / WORD, first as usize % WORD);
         let words = self.0.iter().enumerate().skip(start);
         words.flat_map(move |(place, word)| {
@@ -117,21 +117,20 @@ impl RowCounts {
         self.counted.iter().map(|row| (row, self.counts[row as usize]))
     }
 
-    /// Takes the counts of at most `most` rows, going on behind those taken last and then from the start; hands each to
-    /// `take`. Returns how many rows that were.
-    pub fn cut(&mut self, most: usize, mut take: impl FnMut(u32, u32)) -> usize {
+    /// Takes the counts of at most `most` rows, going on behind those taken last and then from the start.
+    pub fn cut(&mut self, most: usize) -> Vec<(u32, u32)> {
         let first = self.next;
         let behind = self.counted.starting_at(first);
         let before = self.counted.iter().take_while(|row| *row < first);
-        let rows: Vec<u32> = behind.chain(before).take(most).collect();
-        for row in &rows {
-            take(*row, std::mem::take(&mut self.counts[*row as usize]));
+        let mut rows: Vec<(u32, u32)> = behind.chain(before).take(most).map(|row| (row, 0)).collect();
+        for (row, requests) in &mut rows {
+            *requests = std::mem::take(&mut self.counts[*row as usize]);
             self.counted.remove(*row);
         }
-        if let Some(last) = rows.last() {
+        if let Some((last, _)) = rows.last() {
             self.next = last + 1;
         }
-        rows.len()
+        rows
     }
 
     /// Takes all counts; hands each to `take`, ascending.
@@ -174,7 +173,7 @@ mod tests {
         let mut counts = counts(&(0..ROWS as u32).map(|row| (row, 1)).collect::<Vec<_>>());
         let mut taken = RowSet::new(ROWS);
         for _ in 0..ROWS / 10 + 1 {
-            counts.cut(10, |row, _| taken.insert(row));
+            counts.cut(10).into_iter().for_each(|(row, _)| taken.insert(row));
             assert_eq!(counts.add(0, 1), 0);
             assert_eq!(counts.add(1, 1), 0);
         }
@@ -195,10 +194,8 @@ mod tests {
             prop_assert_eq!(counts.iter().collect::<BTreeMap<_, _>>(), expected.clone());
             prop_assert_eq!(counts.rows().len(), expected.len());
             for most in cuts {
-                let mut cut = Vec::new();
-                let taken = counts.cut(most, |row, requests| cut.push((row, requests)));
-                prop_assert_eq!(taken, most.min(expected.len()));
-                prop_assert_eq!(cut.len(), taken);
+                let cut = counts.cut(most);
+                prop_assert_eq!(cut.len(), most.min(expected.len()));
                 for (row, requests) in cut {
                     prop_assert_eq!(expected.remove(&row), Some(requests));
                 }

@@ -3,7 +3,7 @@
 //! A random path of a million files touches three places that no cache holds, each found through the one before: slot, row
 //! and path. Waiting for them one after another is most of a lookup.
 
-use super::archive::{ArchivedFilesArchive, EMPTY};
+use super::archive::{ArchivedFilesArchive, ArchivedRow, EMPTY};
 use super::slots::{fingerprint, hash, home, next};
 
 /// A lookup that is about to come.
@@ -33,14 +33,32 @@ impl ArchivedFilesArchive {
 
     /// Asks for the path, by the row.
     pub(crate) fn fetch_path(&self, announced: &Announced) {
-        if let Some(row) = self.announced_row(announced)
-            && let Some(path) = self.path_bytes.get(row.path_offset.to_native() as usize)
-        {
+        if let Some(row) = self.announced_row(announced) {
+            self.fetch_path_at(row);
+        }
+    }
+
+    /// Asks for the row with a number.
+    pub(crate) fn fetch_row_numbered(&self, row: u32) {
+        if let Some(row) = self.rows.get(row as usize) {
+            fetch(row);
+        }
+    }
+
+    /// Asks for the path of the row with a number.
+    pub(crate) fn fetch_path_of(&self, row: u32) {
+        if let Some(row) = self.rows.get(row as usize) {
+            self.fetch_path_at(row);
+        }
+    }
+
+    fn fetch_path_at(&self, row: &ArchivedRow) {
+        if let Some(path) = self.path_bytes.get(row.path_offset.to_native() as usize) {
             fetch(path);
         }
     }
 
-    fn announced_row(&self, announced: &Announced) -> Option<&super::archive::ArchivedRow> {
+    fn announced_row(&self, announced: &Announced) -> Option<&ArchivedRow> {
         let mut at = announced.home;
         loop {
             let slot = self.slots.get(at)?;

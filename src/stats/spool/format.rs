@@ -157,9 +157,8 @@ fn put_id(out: &mut Vec<u8>, batch: &StatsBatch) {
 
 fn put_names(out: &mut Vec<u8>, files: &FileIndex, rows: &RowSet) {
     let (mut before, mut path_before): (u32, &[u8]) = (0, &[]);
-    for row in rows.iter() {
+    for (row, path) in rows.iter().zip(files.paths(rows.iter())) {
         put_number(out, u64::from(row - before));
-        let path = files.file(row).path();
         put_path(out, path_before, path);
         (before, path_before) = (row, path);
     }
