@@ -211,7 +211,8 @@ mod tests {
             &Figures::default(),
         );
         assert!(told.degraded.iter().all(|trouble| trouble.starts_with("geo: ")), "{told:?}");
-        let told = readiness(true, StoreState::Unknown, IndexerAnswer::NotWanted, &Figures::default());
+        let busy = Figures { spooled_downloads: 7.into(), ..Figures::default() };
+        let told = readiness(true, StoreState::Unknown, IndexerAnswer::NotWanted, &busy);
         assert!(told.degraded.iter().all(|trouble| trouble.starts_with("geo: ")), "{told:?}");
     }
 }

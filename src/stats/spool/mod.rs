@@ -9,8 +9,8 @@
 //! - [`format`]: its records (`FORMAT.md`)
 //! - [`recovery`]: what they add up to
 //!
-//! What is written survives the death of the process. A power cut may take the last seconds: waiting for the disk twice a
-//! second would hold up whoever shares it.
+//! What is written survives the death of the process. A power cut may take the last seconds, or the note of what was sent in
+//! them, which is then counted again: waiting for the disk twice a second would hold up whoever shares it.
 
 mod format;
 mod journal;
