@@ -2,7 +2,7 @@
 //!
 //! One batch is on its way at a time, sent by a thread of its own (`store_thread`), since a store may take seconds to
 //! fail. A batch whose answer was lost is sent again as it was: the store knows it by its name and number. How fast batches
-//! follow one another is up to [`pace`]. Whatever has not reached the store shortly after it was gathered goes into the
+//! follow one another is up to `pace`. Whatever has not reached the store shortly after it was gathered goes into the
 //! spool, so that the death of the process loses at most the last second:
 //!
 //! | after the answer, at most | what |

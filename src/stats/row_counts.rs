@@ -223,7 +223,8 @@ mod tests {
             prop_assert!(both.iter().eq(one.union(&other).copied()));
             both.subtract(&set(&other));
             prop_assert!(both.iter().eq(one.difference(&other).copied()));
-            prop_assert_eq!(both.is_empty(), both.len() == 0);
+            prop_assert_eq!(both.len(), both.iter().count());
+            prop_assert_eq!(both.is_empty(), both.iter().next().is_none());
         }
     }
 }

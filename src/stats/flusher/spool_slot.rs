@@ -20,7 +20,7 @@ enum SpoolState {
     NotOurs { reported: bool },
     /// In use.
     Ours(Spool),
-    /// It failed; not touched before the next collection.
+    /// It failed; not written to before it is known to have room again.
     Failed(Spool),
 }
 
@@ -38,6 +38,7 @@ impl SpoolSlot {
                     if spool.downloads() > 0 {
                         tracing::info!("the spool holds {} downloads", spool.downloads());
                     }
+                    report_success(figures);
                     SpoolState::Ours(spool)
                 }
                 // The process before this one is ending.
@@ -49,7 +50,15 @@ impl SpoolSlot {
                     SpoolState::NotOurs { reported: true }
                 }
             },
-            SpoolState::Ours(spool) | SpoolState::Failed(spool) => SpoolState::Ours(spool),
+            SpoolState::Failed(mut spool) => match spool.find_room() {
+                Ok(()) => {
+                    report_success(figures);
+                    SpoolState::Ours(spool)
+                }
+                // Reported already.
+                Err(_) => SpoolState::Failed(spool),
+            },
+            SpoolState::Ours(spool) => SpoolState::Ours(spool),
         };
     }
 
@@ -60,19 +69,10 @@ impl SpoolSlot {
         work: impl FnOnce(&mut Spool) -> Result<T, SpoolError>,
     ) -> Option<T> {
         let SpoolState::Ours(spool) = &mut self.state else { return None };
-        let writes = spool.writes();
         match work(spool) {
-            Ok(done) => {
-                // Only what was written shows that it can be.
-                if spool.writes() > writes && figures.spool_has_failed.swap(false, Relaxed) {
-                    tracing::info!("the spool of the statistics works again");
-                }
-                Some(done)
-            }
+            Ok(done) => Some(done),
             Err(error) => {
-                if !figures.spool_has_failed.load(Relaxed) {
-                    report_failure(&error, figures);
-                }
+                report_failure(&error, figures);
                 self.state = match std::mem::replace(&mut self.state, SpoolState::NotOurs { reported: true }) {
                     SpoolState::Ours(spool) => SpoolState::Failed(spool),
                     other => other,
@@ -122,6 +122,12 @@ impl SpoolSlot {
             SpoolState::NotOurs { .. } => None,
             SpoolState::Ours(spool) | SpoolState::Failed(spool) => Some(spool),
         }
+    }
+}
+
+fn report_success(figures: &Figures) {
+    if figures.spool_has_failed.swap(false, Relaxed) {
+        tracing::info!("the spool of the statistics works again");
     }
 }
 

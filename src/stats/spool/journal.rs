@@ -5,8 +5,14 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 use super::SpoolError;
 use super::format::{self, HEADER_LENGTH};
+
+/// What a disk that was full has to have: about what a busy node writes in half a second.
+const ROOM: u64 = 1 << 20;
 
 /// The file, up to the end of its last whole record.
 #[derive(Debug)]
@@ -17,7 +23,6 @@ pub(super) struct Journal {
     length: u64,
     /// There may be something behind that, which has to go first: by chance it could be taken for records.
     ragged: bool,
-    writes: u64,
 }
 
 impl Journal {
@@ -29,7 +34,7 @@ impl Journal {
     pub(super) fn open(path: PathBuf) -> Result<(Journal, Vec<u8>), SpoolError> {
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = opened.map_err(failed(&path, "opening it"))?;
-        let mut journal = Journal { file, length: HEADER_LENGTH as u64, ragged: false, writes: 0, path };
+        let mut journal = Journal { file, length: HEADER_LENGTH as u64, ragged: false, path };
         let mut content = fs::read(&journal.path).map_err(failed(&journal.path, "reading it"))?;
         let header = format::header();
         match content.first_chunk() {
@@ -55,11 +60,6 @@ impl Journal {
         self.length - HEADER_LENGTH as u64
     }
 
-    /// How often something was written.
-    pub(super) fn writes(&self) -> u64 {
-        self.writes
-    }
-
     /// Appends records, all of them or none.
     ///
     /// # Errors
@@ -75,8 +75,19 @@ impl Journal {
             return Err(failed(&self.path, "appending to it")(cause));
         }
         self.length += records.len() as u64;
-        self.writes += 1;
         Ok(())
+    }
+
+    /// Finds out whether the disk has [`ROOM`], by having it set aside and given back.
+    ///
+    /// # Errors
+    /// [`SpoolError::File`].
+    pub(super) fn find_room(&mut self) -> Result<(), SpoolError> {
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, ROOM) {
+            // A file system that cannot tell.
+            Ok(()) | Err(Errno::OPNOTSUPP) => self.cut(self.length()),
+            Err(cause) => Err(failed(&self.path, "looking for room")(cause.into())),
+        }
     }
 
     /// Drops what is behind the first `length` bytes of the records.
@@ -103,7 +114,6 @@ impl Journal {
         })?;
         fs::rename(&path, &self.path).map_err(failed(&self.path, "replacing it"))?;
         self.file = file;
-        self.writes += 1;
         (self.length, self.ragged) = ((HEADER_LENGTH + records.len()) as u64, false);
         Ok(())
     }

@@ -5,9 +5,9 @@
 //! batch is sent, so that a process that dies at any moment leaves nothing that could be counted twice. All of it is in
 //! memory, too: the file is only read when it is opened.
 //!
-//! - [`journal`]: the file
-//! - [`format`]: its records (`FORMAT.md`)
-//! - [`recovery`]: what they add up to
+//! - `journal`: the file
+//! - `format`: its records (`FORMAT.md`)
+//! - `recovery`: what they add up to
 //!
 //! What is written survives the death of the process. A power cut may take the last seconds, or the note of what was sent in
 //! them, which is then counted again: waiting for the disk twice a second would hold up whoever shares it.
@@ -150,9 +150,12 @@ impl Spool {
         self.loose.downloads() + self.live.iter().map(|(_, batch)| batch.downloads()).sum::<u64>()
     }
 
-    /// How often it was written to.
-    pub fn writes(&self) -> u64 {
-        self.journal.writes()
+    /// Finds out whether the disk has room again, after something failed.
+    ///
+    /// # Errors
+    /// [`SpoolError::File`]: it has not.
+    pub fn find_room(&mut self) -> Result<(), SpoolError> {
+        self.journal.find_room()
     }
 
     /// Counts by row of `files` from now on, and lets the generation before go.

@@ -169,7 +169,11 @@ fn a_full_disk_costs_nothing_that_was_kept_and_leaves_no_half_record() {
     assert!(spool.add_batch(&batch("n", 1, &[("/d", 1, 9)])).is_err());
     assert_eq!((spool.downloads(), length(&spool)), (3, kept.len() as u64));
 
+    assert!(spool.find_room().is_err());
+
     spool.journal.exchange(disk);
+    spool.find_room().unwrap();
+    assert_eq!(journal_of(folder.path()), kept);
     spool.add(&mut fresh).unwrap();
     drop(spool);
     assert_eq!(open(folder.path()).loose.cut(9).unwrap(), days(&[("/a", 1, 2), ("/b", 1, 1), ("/c", 1, 5)]));
