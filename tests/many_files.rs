@@ -13,6 +13,7 @@ use mirrorbits::handle::outcome::{Chosen, Client, File, Kind, Outcome};
 use mirrorbits::http::request::Method;
 use mirrorbits::http::response::Status;
 use mirrorbits::stats::recorder::Moment;
+use mirrorbits::stats::spool::Spool;
 
 #[path = "../benches/world/mod.rs"]
 #[allow(dead_code, reason = "nothing is answered here")]
@@ -48,8 +49,21 @@ fn record(folder: &Path, world: &World, step: usize, patience: Duration) -> u64 
     drop(recorder);
     let figures = statistics.figures();
     statistics.stop(patience);
+    let on_disk = spooled(folder);
     assert_eq!(figures.waiting_downloads.load(Relaxed), 0, "nothing is left in memory");
-    figures.spooled_downloads.load(Relaxed)
+    on_disk
+}
+
+/// Downloads that are in the spool when its owner has ended, which is soon after it was told to, or a little later.
+fn spooled(folder: &Path) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(spool) = Spool::open(folder).expect("the spool") {
+            return spool.downloads();
+        }
+        assert!(Instant::now() < deadline, "the flusher does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
