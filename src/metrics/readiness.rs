@@ -102,7 +102,8 @@ fn store(state: &StoreState) -> Option<String> {
 fn statistics(figures: &Figures) -> Vec<String> {
     let mut told = Vec::new();
     let spooled = figures.spooled_downloads.load(Ordering::Relaxed);
-    if spooled > 0 {
+    // While the store takes them, more may come at any time than it is asked to take at once.
+    if spooled > 0 && figures.store_is_away.load(Ordering::Relaxed) {
         told.push(format!("statistics: {spooled} downloads wait on disk for the store"));
     }
     if figures.spool_has_failed.load(Ordering::Relaxed) {
@@ -176,7 +177,12 @@ mod tests {
     fn what_is_wrong_is_told_and_only_a_missing_index_is_unready() {
         let down = StoreState::Down { since: NOW, reason: "refused\nready".to_owned() };
         let silent = IndexerAnswer::Silent { reason: "killed".to_owned() };
-        let figures = Figures { spooled_downloads: 7.into(), spool_has_failed: true.into(), ..Figures::default() };
+        let figures = Figures {
+            spooled_downloads: 7.into(),
+            spool_has_failed: true.into(),
+            store_is_away: true.into(),
+            ..Figures::default()
+        };
         let told = readiness(false, down, silent, &figures);
         assert!(!told.ready);
         let text = told.text();
@@ -205,7 +211,8 @@ mod tests {
             &Figures::default(),
         );
         assert!(told.degraded.iter().all(|trouble| trouble.starts_with("geo: ")), "{told:?}");
-        let told = readiness(true, StoreState::Unknown, IndexerAnswer::NotWanted, &Figures::default());
+        let busy = Figures { spooled_downloads: 7.into(), ..Figures::default() };
+        let told = readiness(true, StoreState::Unknown, IndexerAnswer::NotWanted, &busy);
         assert!(told.degraded.iter().all(|trouble| trouble.starts_with("geo: ")), "{told:?}");
     }
 }

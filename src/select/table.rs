@@ -1,5 +1,7 @@
 //! The mirrors of one generation, with everything worked out that does not depend on a request.
 
+use std::sync::Arc;
+
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, UrlScheme, absolute_url};
 use mb_core::time::Timestamp;
 
@@ -155,6 +157,8 @@ impl Texts {
 pub struct MirrorTable {
     rows: Vec<TableMirror>,
     texts: Texts,
+    /// The ids by row, for those who keep rows for longer than the table.
+    ids: Arc<[MirrorId]>,
     /// Numbers of all autonomous systems that a mirror stands in, ascending.
     asns: Vec<u32>,
     published: Option<Published>,
@@ -165,10 +169,11 @@ impl MirrorTable {
     pub fn new(mut mirrors: Vec<Mirror>) -> MirrorTable {
         mirrors.sort_by_key(|mirror| mirror.id);
         let rows: Vec<_> = mirrors.into_iter().map(TableMirror::new).collect();
+        let ids = rows.iter().map(|row| row.mirror.id).collect();
         let mut asns: Vec<u32> = rows.iter().map(|row| row.mirror.settings.asn).filter(|&asn| asn != 0).collect();
         asns.sort_unstable();
         asns.dedup();
-        MirrorTable { texts: Texts::of(&rows), rows, asns, published: None }
+        MirrorTable { texts: Texts::of(&rows), rows, ids, asns, published: None }
     }
 
     /// The same table, as one that comes from a generation of the index.
@@ -204,6 +209,11 @@ impl MirrorTable {
     /// All mirrors in row order.
     pub fn rows(&self) -> &[TableMirror] {
         &self.rows
+    }
+
+    /// The ids of all mirrors in row order.
+    pub fn ids(&self) -> &Arc<[MirrorId]> {
+        &self.ids
     }
 
     /// The row of the mirror `id`.

@@ -1,22 +1,24 @@
 //! The flusher: gathers what shards hand over, twice a second, and delivers it to the store.
 //!
 //! One batch is on its way at a time, sent by a thread of its own (`store_thread`), since a store may take seconds to
-//! fail. A batch whose answer was lost is sent again as it was: the store knows it by its name and number. Whatever has
-//! neither reached the store nor failed shortly after it was gathered goes into the spool, so that the death of the process
-//! loses at most the last second:
+//! fail. A batch whose answer was lost is sent again as it was: the store knows it by its name and number. How fast batches
+//! follow one another is up to `pace`. Whatever has not reached the store shortly after it was gathered goes into the
+//! spool, so that the death of the process loses at most the last second:
 //!
 //! | after the answer, at most | what |
 //! | --- | --- |
 //! | 100 ms | the shard hands over |
-//! | + 500 ms | the flusher gathers and sends |
-//! | + 300 ms | the store has answered, or the counts go into the spool |
+//! | + 500 ms | the flusher gathers, and sends a batch |
+//! | + 300 ms | what the store has not taken goes into the spool |
 //!
 //! The name is that of this process: two processes of one state directory, as during an upgrade, never mix their numbers.
 //! The spool has one owner; until this process is it, counts that cannot be delivered stay in memory.
 
+mod pace;
+mod spool_slot;
 mod store_thread;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -27,11 +29,13 @@ use mb_core::mirror::MirrorId;
 use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
 use time::Date;
 
+use self::pace::Pace;
+use self::spool_slot::SpoolSlot;
 use self::store_thread::{Answer, Job, StoreThread};
 use super::delivery::Gathered;
 use super::figures::Figures;
 use super::same_download::SeenDownloads;
-use super::spool::{BatchId, Spool, SpoolError};
+use super::spool::BatchId;
 use super::tally::{Download, Tally, date_of};
 
 /// Between two collections.
@@ -66,7 +70,8 @@ impl Flusher {
             inbox,
             spares,
             store: StoreThread::start(store)?,
-            spool: SpoolSlot { state_dir: state_dir.to_owned(), state: SpoolState::NotOurs { reported: false } },
+            spool: SpoolSlot::new(state_dir.to_owned()),
+            pace: Pace::Due,
             seen: SeenDownloads::default(),
             gathered: Gathered::default(),
             undecided: Vec::new(),
@@ -130,7 +135,9 @@ struct Worker {
     spares: Sender<Vec<Download>>,
     store: StoreThread,
     spool: SpoolSlot,
+    pace: Pace,
     seen: SeenDownloads,
+    /// What is in memory alone.
     gathered: Gathered,
     undecided: Vec<Undecided>,
     /// The number of the question about what is undecided.
@@ -150,7 +157,8 @@ impl Worker {
         let mut next_collection = Instant::now() + INTERVAL;
         let mut spool_at = None;
         let deadline = loop {
-            let wake_up = spool_at.map_or(next_collection, |at| next_collection.min(at));
+            let due = [spool_at, self.pace.wake_up(Instant::now())];
+            let wake_up = due.into_iter().flatten().fold(next_collection, Instant::min);
             select! {
                 recv(stopped) -> deadline => break deadline.unwrap_or_else(|_| Instant::now()),
                 recv(self.store.answers) -> answer => match answer {
@@ -164,15 +172,19 @@ impl Worker {
             if now >= next_collection {
                 next_collection = now + INTERVAL;
                 self.collect();
+                self.pace.collected(self.on_its_way.is_none());
                 self.ask();
                 self.deliver(Retry::Now);
                 spool_at = Some(now + SPOOL_AFTER);
+            } else {
+                self.deliver(Retry::Later);
             }
             if spool_at.is_some_and(|at| now >= at) {
                 spool_at = None;
                 self.settle(None);
                 self.deliver(Retry::Later);
                 self.keep();
+                self.spool.tidy(&self.figures);
             }
             self.report();
         };
@@ -182,6 +194,8 @@ impl Worker {
     /// Takes the last tallies, and gives the store until `deadline`; what it does not take stays in the spool.
     fn finish(mut self, deadline: Instant) {
         let mut retry_at = Instant::now();
+        let mut keep_at = retry_at + SPOOL_AFTER;
+        self.pace = Pace::Hurried;
         loop {
             self.collect();
             let complete = matches!(self.inbox.try_recv(), Err(TryRecvError::Disconnected));
@@ -191,6 +205,11 @@ impl Worker {
                 retry_at = Instant::now() + INTERVAL;
             }
             self.deliver(retry);
+            // Whoever stops this process may lose patience.
+            if Instant::now() >= keep_at {
+                keep_at = Instant::now() + INTERVAL;
+                self.keep();
+            }
             if complete && self.on_its_way.is_none() && self.gathered.is_empty() {
                 break;
             }
@@ -205,32 +224,38 @@ impl Worker {
         if !self.keep() {
             tracing::error!("{} downloads are not counted: neither store nor spool took them", self.in_memory());
         }
+        self.spool.tidy(&self.figures);
         self.report();
     }
 
     /// Takes over what the shards have handed over.
     fn collect(&mut self) {
+        let tallies: Vec<Tally> = self.inbox.try_iter().collect();
+        match tallies.last() {
+            Some(latest) => {
+                self.gathered.follow(&latest.files);
+                self.spool.follow(&latest.files);
+            }
+            None => {
+                self.gathered.let_go();
+                self.spool.let_go();
+            }
+        }
         let mut continued = Vec::new();
-        while let Ok(mut tally) = self.inbox.try_recv() {
+        for mut tally in tallies {
             let day = date_of(tally.day);
-            let files = Arc::clone(&tally.files);
             for request in tally.sightings.drain(..) {
                 let sighting = Sighting { hash: request.hash, interval: request.interval };
                 if self.seen.note(request.hash, request.at, request.interval) {
                     continued.push(sighting);
                 } else {
-                    let (row, mirror) = request.download;
-                    let file = files.file(row);
-                    let (path, size) = (file.path().to_vec(), file.size());
+                    let Download { file, mirror, size } = request.download;
+                    let (path, mirror) = (tally.files.file(file).path().to_vec(), tally.mirrors[mirror as usize]);
                     self.undecided.push(Undecided { day, path, size, mirror, sighting });
                 }
             }
-            let spare = tally.add_up(|(row, mirror), requests| {
-                let file = files.file(row);
-                self.gathered.add(day, file.path(), file.size(), mirror, requests);
-            });
             // No room for it means that there are enough.
-            let _ = self.spares.try_send(spare);
+            let _ = self.spares.try_send(self.gathered.add_tally(tally));
         }
         // The other nodes remember these longer now; that there is no answer does not matter.
         continued.sort_unstable_by_key(|sighting| sighting.hash);
@@ -261,12 +286,13 @@ impl Worker {
         for (place, undecided) in self.undecided.drain(..).enumerate() {
             if new.is_none_or(|new| new.get(place).copied().unwrap_or(true)) {
                 let Undecided { day, path, size, mirror, .. } = undecided;
-                self.gathered.add(day, &path, size, mirror, 1);
+                self.gathered.add(day, &path, size, mirror);
             }
         }
     }
 
-    /// Sends the next batch, unless one is on its way. One of unknown fate comes first, and is sent again as `retry` says.
+    /// Sends the next batch, unless one is on its way or the store is to rest. One of unknown fate comes first, and is sent
+    /// again as `retry` says.
     fn deliver(&mut self, retry: Retry) {
         if self.asked.is_some() {
             return;
@@ -285,17 +311,19 @@ impl Worker {
             }
             None => {}
         }
+        if !self.pace.allows(Instant::now()) {
+            return;
+        }
         let number = self.number + 1;
         let from_spool = self.spool.with(&self.figures, |spool| spool.next_batch(&self.name, number, BATCH_FILES));
         let (spooled, batch) = match from_spool.flatten() {
             Some((id, batch)) => (Some(id), batch),
             None => match self.gathered.cut(BATCH_FILES) {
-                Some(days) => (None, StatsBatch { node: self.name.clone(), sequence: number, days }),
+                Some(days) => (None, Arc::new(StatsBatch { node: self.name.clone(), sequence: number, days })),
                 None => return,
             },
         };
         self.number = number;
-        let batch = Arc::new(batch);
         let sent = self.store.send(Job::Add(Arc::clone(&batch)));
         let fate = if sent { Fate::Unanswered } else { Fate::Unknown };
         self.on_its_way = Some(OnItsWay { batch, spooled, fate });
@@ -319,9 +347,9 @@ impl Worker {
                     let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
                     self.figures.delivery_nanoseconds.store(nanoseconds, Relaxed);
                     if let Some(id) = delivered.spooled {
-                        // One that stays is sent again, and the store knows that it has it.
-                        self.spool.with(&self.figures, |spool| spool.remove(id));
+                        self.spool.remove(id);
                     }
+                    self.pace.rest(Instant::now(), took);
                     self.deliver(Retry::Later);
                 } else {
                     self.figures.failed_deliveries.fetch_add(1, Relaxed);
@@ -349,16 +377,14 @@ impl Worker {
 
     /// Puts what waits for the store into the spool. Returns whether nothing is left in memory alone.
     fn keep(&mut self) -> bool {
-        let Some(on_its_way) = &mut self.on_its_way else { return self.gathered.is_empty() };
-        if on_its_way.spooled.is_none() {
-            let batch = &on_its_way.batch;
-            on_its_way.spooled = self.spool.with(&self.figures, |spool| spool.add_batch(batch));
+        if let Some(OnItsWay { batch, spooled: spooled @ None, .. }) = &mut self.on_its_way {
+            *spooled = self.spool.with(&self.figures, |spool| spool.add_batch(batch));
         }
         let gathered = &mut self.gathered;
-        if !gathered.is_empty() && self.spool.with(&self.figures, |spool| spool.add(gathered.days())).is_some() {
-            gathered.clear();
+        if !gathered.is_empty() {
+            self.spool.with(&self.figures, |spool| spool.add(gathered));
         }
-        on_its_way.spooled.is_some() && gathered.is_empty()
+        gathered.is_empty() && self.on_its_way.as_ref().is_none_or(|on_its_way| on_its_way.spooled.is_some())
     }
 
     /// Downloads that are in memory alone.
@@ -382,79 +408,4 @@ enum Retry {
     Now,
     /// By the next collection.
     Later,
-}
-
-/// The spool, as far as it can be had.
-struct SpoolSlot {
-    state_dir: PathBuf,
-    state: SpoolState,
-}
-
-enum SpoolState {
-    /// Another process owns it, or it cannot be opened; whether the reason was reported.
-    NotOurs { reported: bool },
-    /// In use.
-    Ours(Spool),
-    /// It failed; not touched before the next collection.
-    Failed(Spool),
-}
-
-impl SpoolSlot {
-    /// Tries to get or to use what could not be used before.
-    fn open(&mut self, figures: &Figures) {
-        self.state = match std::mem::replace(&mut self.state, SpoolState::NotOurs { reported: true }) {
-            SpoolState::NotOurs { reported } => match Spool::open(&self.state_dir) {
-                Ok(Some(spool)) => {
-                    if spool.downloads() > 0 {
-                        tracing::info!("the spool holds {} downloads", spool.downloads());
-                    }
-                    SpoolState::Ours(spool)
-                }
-                // The process before this one is ending.
-                Ok(None) => SpoolState::NotOurs { reported },
-                Err(error) => {
-                    if !reported {
-                        report_failure(&error, figures);
-                    }
-                    SpoolState::NotOurs { reported: true }
-                }
-            },
-            SpoolState::Ours(spool) | SpoolState::Failed(spool) => SpoolState::Ours(spool),
-        };
-    }
-
-    /// Does something with the spool; `None` when that is not possible now.
-    fn with<T>(&mut self, figures: &Figures, work: impl FnOnce(&mut Spool) -> Result<T, SpoolError>) -> Option<T> {
-        let SpoolState::Ours(spool) = &mut self.state else { return None };
-        match work(spool) {
-            Ok(done) => {
-                if figures.spool_has_failed.swap(false, Relaxed) {
-                    tracing::info!("the spool of the statistics works again");
-                }
-                Some(done)
-            }
-            Err(error) => {
-                if !figures.spool_has_failed.load(Relaxed) {
-                    report_failure(&error, figures);
-                }
-                self.state = match std::mem::replace(&mut self.state, SpoolState::NotOurs { reported: true }) {
-                    SpoolState::Ours(spool) => SpoolState::Failed(spool),
-                    other => other,
-                };
-                None
-            }
-        }
-    }
-
-    fn downloads(&self) -> u64 {
-        match &self.state {
-            SpoolState::NotOurs { .. } => 0,
-            SpoolState::Ours(spool) | SpoolState::Failed(spool) => spool.downloads(),
-        }
-    }
-}
-
-fn report_failure(error: &SpoolError, figures: &Figures) {
-    figures.spool_has_failed.store(true, Relaxed);
-    tracing::error!("{error}; downloads that the store does not take are kept in memory, and lost with this process");
 }

@@ -3,8 +3,8 @@
 //! A shard's [`Recorder`] takes down each outcome in memory of its own and hands it over ten times a
 //! second, through bounded queues, to two threads:
 //!
-//! - the flusher, which gathers the counts ([`tally`], [`same_download`]), delivers them to the store ([`delivery`],
-//!   [`flusher`]), and keeps on disk what cannot be delivered at once ([`spool`])
+//! - the flusher, which gathers the counts ([`tally`], [`same_download`], [`row_counts`]), delivers them to the store
+//!   ([`delivery`], [`flusher`]), and keeps on disk what is not delivered at once ([`spool`])
 //! - the writer of the download log ([`download_log`])
 //!
 //! Neither a store, a disk nor a pipe that hangs reaches the shards: what a full queue cannot take stays in the shard
@@ -18,6 +18,7 @@ pub mod figures;
 pub mod file_statistics;
 pub mod flusher;
 pub mod recorder;
+pub mod row_counts;
 pub mod same_download;
 pub mod spool;
 pub mod tally;

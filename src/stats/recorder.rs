@@ -34,7 +34,7 @@ impl Moment {
 /// The record of one shard.
 pub struct Recorder {
     tally: Option<Tally>,
-    /// Complete, and waiting for room in the queue; one for each change of the files or of the day meanwhile.
+    /// Complete, and waiting for room in the queue; one for each change of files, mirrors or day meanwhile.
     complete: VecDeque<Tally>,
     queue: Sender<Tally>,
     spares: Receiver<Vec<Download>>,
@@ -52,14 +52,14 @@ impl Recorder {
         self.log.append(outcome, handler, moment.unix_microseconds);
         let snapshot = handler.snapshot();
         let (Some((file, row)), Some(files)) = (outcome.download(), &snapshot.files) else { return };
-        let download = (file.row, snapshot.mirrors.row(row).mirror.id);
-        let day = moment.day();
-        if !self.tally.as_ref().is_some_and(|tally| tally.takes(files, day)) {
+        let download = Download { file: file.row, mirror: row, size: file.size };
+        let (mirrors, day) = (snapshot.mirrors.ids(), moment.day());
+        if !self.tally.as_ref().is_some_and(|tally| tally.takes(files, mirrors, day)) {
             self.complete.extend(self.tally.take());
         }
         let spares = &self.spares;
         let spare = || spares.try_recv().unwrap_or_default();
-        let tally = self.tally.get_or_insert_with(|| Tally::new(files.clone(), day, spare()));
+        let tally = self.tally.get_or_insert_with(|| Tally::new(files.clone(), mirrors.clone(), day, spare()));
         let interval = snapshot.settings.same_download_interval;
         match outcome.client {
             Some(client) if request.has_range && !interval.is_zero() => {

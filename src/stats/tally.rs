@@ -11,16 +11,29 @@ use time::{Date, UtcDateTime};
 /// Most sightings of one tally. More come only when the flusher does not keep up; they are then counted each.
 const SIGHTINGS_MAX: usize = 65_536;
 
-/// Most downloads listed one by one: half a megabyte, and more than a shard answers between two hand-overs.
+/// Most downloads listed one by one: a megabyte, and more than a shard answers between two hand-overs.
 const LISTED_MAX: usize = 65_536;
 
-/// Row of a file, and the mirror that it was downloaded from.
-pub type Download = (u32, MirrorId);
+/// A download, by rows.
+///
+/// The mirror's id is not here, since looking it up would be a miss of the cache on the shard; the file's size is, since the
+/// shard has just used it, and it would be such a miss on the flusher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Download {
+    /// Row of the file.
+    pub file: u32,
+    /// Row of the mirror that it was downloaded from.
+    pub mirror: u32,
+    /// Size of the file in bytes.
+    pub size: u64,
+}
 
-/// Downloads of one UTC day from one generation of the files.
+/// Downloads of one UTC day from one generation of the files, with the same mirrors in the same rows.
 pub struct Tally {
-    /// What rows are rows of. Dropped by the flusher, so that no shard ever unmaps memory.
+    /// What the files' rows are rows of. Dropped by the flusher, so that no shard ever unmaps memory.
     pub files: Arc<FileIndex>,
+    /// The mirrors, by row.
+    pub mirrors: Arc<[MirrorId]>,
     /// Number of the day since 1970-01-01 UTC.
     pub day: i64,
     /// What counts, one by one: whoever takes the tally over adds it up, since a shard has better things to do.
@@ -47,13 +60,14 @@ pub struct RangeRequest {
 
 impl Tally {
     /// An empty tally that uses the memory of `spare`, which is empty.
-    pub fn new(files: Arc<FileIndex>, day: i64, spare: Vec<Download>) -> Tally {
-        Tally { files, day, listed: spare, summed: HashMap::new(), sightings: Vec::new() }
+    pub fn new(files: Arc<FileIndex>, mirrors: Arc<[MirrorId]>, day: i64, spare: Vec<Download>) -> Tally {
+        Tally { files, mirrors, day, listed: spare, summed: HashMap::new(), sightings: Vec::new() }
     }
 
-    /// Whether downloads of `files` on `day` belong into this tally.
-    pub fn takes(&self, files: &Arc<FileIndex>, day: i64) -> bool {
-        self.day == day && Arc::ptr_eq(&self.files, files)
+    /// Whether downloads of `files` from `mirrors` on `day` belong into this tally. A mirror that goes up or down changes no
+    /// row, and fills no tally.
+    pub fn takes(&self, files: &Arc<FileIndex>, mirrors: &Arc<[MirrorId]>, day: i64) -> bool {
+        self.day == day && Arc::ptr_eq(&self.files, files) && self.mirrors == *mirrors
     }
 
     /// Whether nothing was counted.
@@ -72,17 +86,15 @@ impl Tally {
         self.listed.push(download);
     }
 
-    /// Hands each download and how often it was counted to `each`, the same one perhaps twice. Returns the memory of the
-    /// list, to be used again.
+    /// Hands each download and how often it was counted to `each`, the same one perhaps many times. Returns the memory of
+    /// the list, to be used again.
     pub fn add_up(mut self, mut each: impl FnMut(Download, u64)) -> Vec<Download> {
-        self.listed.sort_unstable();
-        for same in self.listed.chunk_by(|a, b| a == b) {
-            each(same[0], same.len() as u64);
+        for download in self.listed.drain(..) {
+            each(download, 1);
         }
         for (download, requests) in self.summed {
             each(download, requests);
         }
-        self.listed.clear();
         self.listed
     }
 

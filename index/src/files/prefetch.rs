@@ -5,7 +5,7 @@
 
 use mb_core::memory::prefetch;
 
-use super::archive::{ArchivedFilesArchive, EMPTY};
+use super::archive::{ArchivedFilesArchive, ArchivedRow, EMPTY};
 use super::slots::{fingerprint, hash, home, next};
 
 /// A lookup that is about to come.
@@ -35,14 +35,32 @@ impl ArchivedFilesArchive {
 
     /// Asks for the path, by the row.
     pub(crate) fn fetch_path(&self, announced: &Announced) {
-        if let Some(row) = self.announced_row(announced)
-            && let Some(path) = self.path_bytes.get(row.path_offset.to_native() as usize)
-        {
+        if let Some(row) = self.announced_row(announced) {
+            self.fetch_path_at(row);
+        }
+    }
+
+    /// Asks for the row with a number.
+    pub(crate) fn fetch_row_numbered(&self, row: u32) {
+        if let Some(row) = self.rows.get(row as usize) {
+            prefetch(row);
+        }
+    }
+
+    /// Asks for the path of the row with a number.
+    pub(crate) fn fetch_path_of(&self, row: u32) {
+        if let Some(row) = self.rows.get(row as usize) {
+            self.fetch_path_at(row);
+        }
+    }
+
+    fn fetch_path_at(&self, row: &ArchivedRow) {
+        if let Some(path) = self.path_bytes.get(row.path_offset.to_native() as usize) {
             prefetch(path);
         }
     }
 
-    fn announced_row(&self, announced: &Announced) -> Option<&super::archive::ArchivedRow> {
+    fn announced_row(&self, announced: &Announced) -> Option<&ArchivedRow> {
         let mut at = announced.home;
         loop {
             let slot = self.slots.get(at)?;

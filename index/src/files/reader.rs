@@ -20,6 +20,9 @@ use crate::open::OpenError;
 /// How many links are followed before a path counts as missing; as Linux does (`MAXSYMLINKS`).
 const MOST_HOPS: usize = 40;
 
+/// How far ahead of what is read memory is asked for: about as many misses as a core has on their way at once.
+const ROWS_AHEAD: usize = 8;
+
 /// An open files generation. It stays as it is, whatever is published or unlinked meanwhile.
 #[derive(Debug)]
 pub struct FileIndex {
@@ -183,6 +186,23 @@ impl FileIndex {
     /// When there is no such row; see [`FileIndex::len`].
     pub fn file(&self, row: u32) -> FileRef<'_> {
         FileRef { archive: self.archive(), number: row, row: &self.archive().rows[row as usize] }
+    }
+
+    /// The paths of some rows, in their order. Memory is asked for in advance, so that the misses of many rows overlap.
+    ///
+    /// # Panics
+    /// When there is no such row; see [`FileIndex::len`].
+    pub fn paths(&self, rows: impl Iterator<Item = u32> + Clone) -> impl Iterator<Item = &[u8]> {
+        let (mut far, mut near) = (rows.clone().skip(2 * ROWS_AHEAD), rows.clone().skip(ROWS_AHEAD));
+        rows.map(move |row| {
+            if let Some(row) = far.next() {
+                self.archive().fetch_row_numbered(row);
+            }
+            if let Some(row) = near.next() {
+                self.archive().fetch_path_of(row);
+            }
+            self.file(row).path()
+        })
     }
 
     /// All files by ascending path, which is the order of the rows.

@@ -49,6 +49,7 @@ fn read_all(index: &FileIndex) {
         assert!(ordinals.map(|ordinal| index.mirror_id(ordinal)).all(|id| id.0 > 0));
         std::hint::black_box((file.size(), file.modified(), file.sha1(), file.sha256(), file.md5()));
     }
+    assert!(index.paths(0..index.len() as u32).eq(index.files().map(|file| file.path())));
     let mut scratch = Vec::new();
     for (path, _) in index.entries() {
         assert!(!matches!(index.lookup(path), Entry::Missing));

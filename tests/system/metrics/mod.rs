@@ -1,7 +1,7 @@
 //! Metrics and health: the numbers are those of what was asked, and what is wrong is told without waiting for it.
 
 mod contrib;
-mod page;
+pub(crate) mod page;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

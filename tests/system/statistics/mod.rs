@@ -19,6 +19,7 @@ use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
+use crate::metrics::page::scrape;
 
 /// Files of the repository, but for the one that no mirror has.
 const FILES: usize = 40;
@@ -50,7 +51,7 @@ impl Scene {
             .set("Shards", "2")
             .set("SameDownloadInterval", "0")
             .set("Fallbacks", format!("[{{URL: '{FALLBACK}'}}]"));
-        configure(&mut redirector);
+        configure(redirector.with_metrics());
         let paths: Vec<String> = (0..FILES).map(path).collect();
         for path in paths.iter().map(String::as_str).chain([LONELY]) {
             let content = vec![b'x'; usize::try_from(size(path)).expect("a small file")];
@@ -187,11 +188,9 @@ impl Counted {
     }
 }
 
-/// Downloads that wait in the spool, as another process sees them.
+/// Downloads that wait in the spool, as the daemon says.
 fn spooled(redirector: &Redirector) -> u64 {
-    let file = redirector.state_dir().join("statistics-spool.sqlite");
-    let sum = "SELECT coalesce(sum(requests), 0) FROM file_count";
-    rusqlite::Connection::open(file).and_then(|spool| spool.query_row(sum, (), |row| row.get(0))).unwrap_or(0)
+    scrape(redirector).value("mirrorbits_spooled_downloads").map_or(0, |downloads| downloads as u64)
 }
 
 /// Requests of one kind that were answered.
