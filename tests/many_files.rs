@@ -31,7 +31,7 @@ fn record(folder: &Path, world: &World, step: usize, patience: Duration) -> u64 
     let mut recorder = statistics.intake().recorder();
     let handler = Handler::new(world.snapshot.clone(), 1);
     let requests = world.requests(1, "");
-    let moment = Moment { second: 0, instant: Instant::now() };
+    let moment = Moment { unix_microseconds: 0, instant: Instant::now() };
     for (number, row) in (0..SIZE.files as u32).step_by(step).enumerate() {
         let outcome = Outcome {
             kind: Kind::Redirect,
