@@ -191,8 +191,7 @@ impl<'h> Exchange<'h, '_, '_> {
             && let Some(announced) = announced
         {
             let address = self.client_address();
-            files.fetch_row(&announced);
-            let origin = self.locator.origin(&self.snapshot.geo, address);
+            let origin = self.locator.origin(&self.snapshot.geo, address, || files.fetch_row(&announced));
             let among = self.choices.announce(self.snapshot, &origin, self.wanted(&parameters));
             (self.origin, self.among) = (Some(origin), Some(among));
             files.fetch_path(&announced);
@@ -264,7 +263,7 @@ impl<'h> Exchange<'h, '_, '_> {
     fn locate(&mut self, instead: Option<IpAddr>) -> Location {
         let origin = match instead {
             Some(address) => {
-                let origin = self.locator.origin(&self.snapshot.geo, address);
+                let origin = self.locator.origin(&self.snapshot.geo, address, || ());
                 self.outcome.client = Some(outcome::Client { address, asn: origin.asn });
                 origin
             }
@@ -277,7 +276,7 @@ impl<'h> Exchange<'h, '_, '_> {
     fn origin(&mut self) -> Origin<'h> {
         let origin = self.origin.take().unwrap_or_else(|| {
             let address = self.client_address();
-            self.locator.origin(&self.snapshot.geo, address)
+            self.locator.origin(&self.snapshot.geo, address, || ())
         });
         self.outcome.client = Some(outcome::Client { address: origin.address, asn: origin.asn });
         origin

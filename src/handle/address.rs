@@ -15,6 +15,47 @@ pub enum Peer {
     Local,
 }
 
+/// Networks, prepared so that each takes one comparison.
+#[derive(Clone, Debug, Default)]
+pub struct Networks {
+    /// Mask and network.
+    ipv4: Vec<(u32, u32)>,
+    ipv6: Vec<(u128, u128)>,
+}
+
+impl Networks {
+    /// Whether `address`, in canonical form, is in one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => {
+                let bits = address.to_bits();
+                self.ipv4.iter().any(|&(mask, network)| bits & mask == network)
+            }
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                self.ipv6.iter().any(|&(mask, network)| bits & mask == network)
+            }
+        }
+    }
+}
+
+impl From<&[IpNet]> for Networks {
+    fn from(networks: &[IpNet]) -> Networks {
+        let mut prepared = Networks::default();
+        for network in networks {
+            match network {
+                IpNet::V4(network) => {
+                    prepared.ipv4.push((network.netmask().to_bits(), network.network().to_bits()));
+                }
+                IpNet::V6(network) => {
+                    prepared.ipv6.push((network.netmask().to_bits(), network.network().to_bits()));
+                }
+            }
+        }
+        prepared
+    }
+}
+
 impl Peer {
     fn address(self) -> IpAddr {
         match self {
@@ -23,9 +64,9 @@ impl Peer {
         }
     }
 
-    fn is_trusted(self, trusted: &[IpNet]) -> bool {
+    fn is_trusted(self, trusted: &Networks) -> bool {
         match self {
-            Peer::Host(address) => is_among(trusted, address.to_canonical()),
+            Peer::Host(address) => trusted.contains(address.to_canonical()),
             Peer::Local => true,
         }
     }
@@ -34,7 +75,7 @@ impl Peer {
 /// The client's address. When `peer` is a trusted proxy, `X-Forwarded-For` is read from the right and trusted proxies in
 /// it are skipped; the first other address is the client, and the left-most one when all are trusted. A member that is no
 /// address makes it the peer's.
-pub fn client_address(peer: Peer, forwarded: &ForwardedFor<'_>, trusted: &[IpNet]) -> IpAddr {
+pub fn client_address(peer: Peer, forwarded: &ForwardedFor<'_>, trusted: &Networks) -> IpAddr {
     if !peer.is_trusted(trusted) {
         return peer.address();
     }
@@ -42,7 +83,7 @@ pub fn client_address(peer: Peer, forwarded: &ForwardedFor<'_>, trusted: &[IpNet
     for member in forwarded.from_the_right() {
         let Some(address) = parse_member(member) else { return peer.address() };
         client = address;
-        if !is_among(trusted, address) {
+        if !trusted.contains(address) {
             break;
         }
     }
@@ -56,12 +97,10 @@ fn parse_member(member: &[u8]) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(&address))
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::http::request::{Parsed, parse};
 
@@ -70,7 +109,25 @@ mod tests {
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
         let Parsed::Complete { request, .. } = parse(head.as_bytes()) else { panic!() };
         let peer = if peer == "unix" { Peer::Local } else { Peer::Host(peer.parse().unwrap()) };
-        client_address(peer, &request.forwarded_for, &trusted).to_string()
+        client_address(peer, &request.forwarded_for, &Networks::from(trusted.as_slice())).to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn prepared_networks_hold_what_networks_hold(
+            base: u128, prefix in 0..=128_u8, near in prop::collection::vec(0..128_u32, 4), is_ipv4: bool
+        ) {
+            let address = |bits: u128| match is_ipv4 {
+                true => IpAddr::V4(Ipv4Addr::from_bits((bits >> 96) as u32)),
+                false => IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)),
+            };
+            let prefix = if is_ipv4 { prefix.min(32) } else { prefix };
+            let network = IpNet::new(address(base), prefix).unwrap();
+            let prepared = Networks::from([network].as_slice());
+            for bits in near.into_iter().map(|bit| base ^ 1 << bit).chain([base]) {
+                prop_assert_eq!(prepared.contains(address(bits)), network.contains(&address(bits)));
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use mb_core::geo::{AutonomousSystem, GeoDatabase, Located, Place, RecordKey};
 
-use crate::select::associative::AssociativeCache;
+use crate::select::associative::AssociativeNumbers;
 use crate::select::cache::Cache;
 use crate::select::distance::{Point, Position, kilometres};
 use crate::select::{Client, Code, TableMirror};
@@ -86,7 +86,7 @@ pub struct Locator {
     places: Cache<RecordKey, Rc<KnownPlace>>,
     systems: Cache<RecordKey, Rc<AutonomousSystem>>,
     /// The numbers of `systems` alone.
-    numbers: AssociativeCache<u32>,
+    numbers: AssociativeNumbers,
 }
 
 impl Locator {
@@ -95,7 +95,7 @@ impl Locator {
         Locator {
             places: Cache::new(PLACES_BUDGET),
             systems: Cache::new(SYSTEMS),
-            numbers: AssociativeCache::new(SYSTEMS),
+            numbers: AssociativeNumbers::new(SYSTEMS),
         }
     }
 
@@ -106,18 +106,21 @@ impl Locator {
         self.numbers.clear();
     }
 
-    /// Looks `address` up.
-    pub fn origin<'g>(&mut self, geo: &'g GeoDatabase, address: IpAddr) -> Origin<'g> {
+    /// Looks `address` up, and does something else `meanwhile`.
+    pub fn origin<'g>(&mut self, geo: &'g GeoDatabase, address: IpAddr, meanwhile: impl FnOnce()) -> Origin<'g> {
         let mut announced = None;
         let located = geo.locate_in_steps(address, |system| {
+            meanwhile();
             if system != RecordKey::NONE {
                 announced = Some(self.numbers.announce(system.number().into()));
             }
         });
         let asn = announced.map_or(0, |announced| {
-            let found = self.numbers.find(announced);
-            let found = found.unwrap_or_else(|| self.numbers.insert(announced, located.autonomous_system().number));
-            *self.numbers.value(found)
+            self.numbers.find(announced).unwrap_or_else(|| {
+                let number = located.autonomous_system().number;
+                self.numbers.insert(announced, number);
+                number
+            })
         });
         Origin { address, place_key: located.place_key(), asn, located }
     }

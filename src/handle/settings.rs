@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use mb_core::config::{Config, LogFormat, OutputMode};
 
+use super::address::Networks;
 use crate::pages::Templates;
 use crate::select::Rules;
 use crate::select::fallback::Fallback;
@@ -24,7 +24,7 @@ pub struct Settings {
     /// Servers of last resort.
     pub fallbacks: Vec<Fallback>,
     /// Peers whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Networks,
     /// Show private fields of mirrors in JSON.
     pub expose_private_fields: bool,
     /// Compress documents for clients that accept it.
@@ -53,7 +53,7 @@ impl From<&Config> for Settings {
             allow_http_to_https_redirects: config.allow_http_to_https_redirects,
             max_link_headers: config.max_link_headers,
             fallbacks: Fallback::prepare(&config.fallbacks),
-            trusted_proxies: config.trusted_proxies.clone(),
+            trusted_proxies: Networks::from(config.trusted_proxies.as_slice()),
             expose_private_fields: config.expose_private_fields,
             gzip: config.gzip,
             same_download_interval: config.same_download_interval,

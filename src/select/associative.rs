@@ -10,13 +10,10 @@ const WAYS: usize = 8;
 /// Not a key.
 const VACANT: u64 = 0;
 
-/// Cache of `V` by numbers other than 0 that nobody outside chooses freely.
+/// Numbers below 2³² by other numbers, which are not 0 and which nobody outside chooses freely.
 #[derive(Debug)]
-pub struct AssociativeCache<V> {
+pub struct AssociativeNumbers {
     sets: Box<[Set]>,
-    /// Of all places that were ever taken; those that were given up lie behind `used`.
-    values: Vec<V>,
-    used: usize,
     /// The way that is replaced next.
     turn: usize,
 }
@@ -35,17 +32,11 @@ pub struct Announced {
     set: usize,
 }
 
-/// Where a value is, until the next insertion.
-#[derive(Clone, Copy, Debug)]
-pub struct Found(u32);
-
-impl<V> AssociativeCache<V> {
-    /// A cache of `places`, a power of two from 16 to 2³¹. Values take memory only as they come.
-    pub fn new(places: usize) -> AssociativeCache<V> {
+impl AssociativeNumbers {
+    /// A cache of `places`, a power of two from 16 to 2³¹.
+    pub fn new(places: usize) -> AssociativeNumbers {
         let sets = (places / WAYS).next_power_of_two().max(2);
-        let vacant = Set { keys: [VACANT; WAYS], values: [0; WAYS] };
-        let values = vec_in_huge_pages(sets * WAYS);
-        AssociativeCache { sets: vec![vacant; sets].into(), values, used: 0, turn: 0 }
+        AssociativeNumbers { sets: vec![Set { keys: [VACANT; WAYS], values: [0; WAYS] }; sets].into(), turn: 0 }
     }
 
     /// Asks for the memory of the place of `key`.
@@ -59,12 +50,76 @@ impl<V> AssociativeCache<V> {
         Announced { key, set }
     }
 
+    /// The value of an announced key.
+    #[inline]
+    pub fn find(&self, announced: Announced) -> Option<u32> {
+        let set = &self.sets[announced.set];
+        let way = set.keys.iter().position(|&key| key == announced.key)?;
+        Some(set.values[way])
+    }
+
+    /// Keeps `value` under an announced key, which is not in the cache. Tells the value that it takes the place of.
+    pub fn insert(&mut self, announced: Announced, value: u32) -> Option<u32> {
+        let set = &mut self.sets[announced.set];
+        let vacant = set.keys.iter().position(|&key| key == VACANT);
+        let way = vacant.unwrap_or_else(|| {
+            self.turn = (self.turn + 1) % WAYS;
+            self.turn
+        });
+        set.keys[way] = announced.key;
+        let before = std::mem::replace(&mut set.values[way], value);
+        vacant.is_none().then_some(before)
+    }
+
+    /// Changes the value of an announced key, if it is in the cache.
+    fn set(&mut self, announced: Announced, value: u32) {
+        let set = &mut self.sets[announced.set];
+        if let Some(way) = set.keys.iter().position(|&key| key == announced.key) {
+            set.values[way] = value;
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.sets.fill(Set { keys: [VACANT; WAYS], values: [0; WAYS] });
+    }
+
+    /// How many places there are.
+    fn places(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+}
+
+/// Larger values by such numbers.
+#[derive(Debug)]
+pub struct AssociativeCache<V> {
+    places: AssociativeNumbers,
+    /// Of all places that were ever taken; those that were given up lie behind `used`.
+    values: Vec<V>,
+    used: u32,
+}
+
+/// Where a value is, until the next insertion.
+#[derive(Clone, Copy, Debug)]
+pub struct Found(u32);
+
+impl<V> AssociativeCache<V> {
+    /// A cache of `places`, a power of two from 16 to 2³¹. Values take memory only as they come.
+    pub fn new(places: usize) -> AssociativeCache<V> {
+        let places = AssociativeNumbers::new(places);
+        AssociativeCache { values: vec_in_huge_pages(places.places()), places, used: 0 }
+    }
+
+    /// Asks for the memory of the place of `key`.
+    #[inline]
+    pub fn announce(&self, key: u64) -> Announced {
+        self.places.announce(key)
+    }
+
     /// Looks for an announced key.
     #[inline]
     pub fn find(&self, announced: Announced) -> Option<Found> {
-        let set = &self.sets[announced.set];
-        let way = set.keys.iter().position(|&key| key == announced.key)?;
-        Some(Found(set.values[way]))
+        self.places.find(announced).map(Found)
     }
 
     /// Asks for the first `bytes` of a value.
@@ -86,21 +141,15 @@ impl<V> AssociativeCache<V> {
 
     /// Keeps `value` under an announced key, which is not in the cache.
     pub fn insert(&mut self, announced: Announced, value: V) -> Found {
-        let set = &mut self.sets[announced.set];
-        let place = match set.keys.iter().position(|&key| key == VACANT) {
-            Some(way) => {
-                set.keys[way] = announced.key;
-                // Below 2³¹, as the number of places.
-                set.values[way] = self.used as u32;
-                self.used += 1;
-                set.values[way]
+        let mut place = self.used;
+        match self.places.insert(announced, place) {
+            None => self.used += 1,
+            // The place of what was replaced is free, and goes with the key.
+            Some(replaced) => {
+                place = replaced;
+                self.places.set(announced, place);
             }
-            None => {
-                self.turn = (self.turn + 1) % WAYS;
-                set.keys[self.turn] = announced.key;
-                set.values[self.turn]
-            }
-        };
+        }
         match self.values.get_mut(place as usize) {
             Some(old) => *old = value,
             None => self.values.push(value),
@@ -110,7 +159,7 @@ impl<V> AssociativeCache<V> {
 
     /// Forgets everything. Values that are forgotten go when others take their places, so that this takes microseconds.
     pub fn clear(&mut self) {
-        self.sets.fill(Set { keys: [VACANT; WAYS], values: [0; WAYS] });
+        self.places.clear();
         self.used = 0;
     }
 }

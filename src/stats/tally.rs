@@ -67,7 +67,8 @@ impl Tally {
     /// Whether downloads of `files` from `mirrors` on `day` belong into this tally. A mirror that goes up or down changes no
     /// row, and fills no tally.
     pub fn takes(&self, files: &Arc<FileIndex>, mirrors: &Arc<[MirrorId]>, day: i64) -> bool {
-        self.day == day && Arc::ptr_eq(&self.files, files) && self.mirrors == *mirrors
+        let same_mirrors = Arc::ptr_eq(&self.mirrors, mirrors) || self.mirrors == *mirrors;
+        self.day == day && Arc::ptr_eq(&self.files, files) && same_mirrors
     }
 
     /// Whether nothing was counted.
