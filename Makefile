@@ -45,6 +45,7 @@ bench: bench-programs ## Compare with nginx and a raw epoll loop (10 minutes; BE
 
 micro-bench: ## Measure the steps of a request without sockets
 	$(CARGO) bench --locked -p mirrorbits --bench request
+	$(CARGO) bench --locked -p mirrorbits --bench counting
 
 instructions: ## Count the instructions of the steps of a request by callgrind, and compare with those recorded
 	@.ci/install valgrind
