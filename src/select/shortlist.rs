@@ -5,7 +5,7 @@
 //! those that stand in the client's country or network, or have a score set. The rest only tells how far the farthest one
 //! is. A shortlist holds these few with everything that does not depend on the file. It takes a look at some dozens of
 //! mirrors per request instead of an evaluation of all, and works for any number of distinct sets. For a set that has the
-//! closest and the farthest mirror, the weights are [`Prepared`]; for one that has all that matter here, as that of a file
+//! closest and the farthest mirror, the weights are prepared; for one that has all that matter here, as that of a file
 //! which most mirrors have, so are their sums.
 
 use mb_core::mirror::DownloadProtocol;
