@@ -37,6 +37,11 @@ impl Belongings {
         self.link.clone()
     }
 
+    /// Whether they are this process's, and not those of the process before any more.
+    pub(super) fn are_held(&self) -> bool {
+        self.awaited.is_none()
+    }
+
     /// Waits until the process before has let go, then takes everything; never returns when all is held. May be cancelled.
     pub(super) async fn taken(&mut self) {
         match &mut self.awaited {

@@ -272,7 +272,10 @@ impl Daemon {
         self.reopen_logs();
         self.config = config;
         self.missing_geo = missing_geo;
+        // An indexer that is still to be started reads the new configuration by itself. Waiting for it here would be waiting for
+        // ourselves.
         if self.options.monitor
+            && self.belongings.are_held()
             && let Err(error) = self.belongings.indexer_link().run(&Request::Reload).await
         {
             notices.push(format!("the indexer goes on with the old configuration: {error}"));
