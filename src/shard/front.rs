@@ -1,42 +1,33 @@
 //! The listening sockets of one address, spread over the shards, with the gate that all of their acceptors obey.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mb_core::config::ListenAddress;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 
 use super::gate::{Attendance, Gate, Order};
 use super::listener::{self, ListenError};
 
-/// How long connecting to an address of our own may take.
-const NUDGE_TIME: Duration = Duration::from_millis(200);
-/// Between two nudges; an acceptor takes some ten microseconds to come back.
-const NUDGE_INTERVAL: Duration = Duration::from_micros(300);
+/// Between two looks at whether acceptors have obeyed, which takes them some ten microseconds.
+const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// An acceptor does not obey.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{acceptors} acceptors of {address} do not stop: this host must be able to connect to that address itself{detail}"
-)]
+#[error("{acceptors} acceptors of {address} do not stop in time: their shards do not get to run")]
 pub struct StuckError {
     address: String,
     acceptors: usize,
-    detail: String,
 }
 
 /// What one shard needs to accept from one socket.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket. Whether its calls block is up to the runtime that takes it.
+    /// The socket, whose calls do not block once it is open.
     pub socket: Arc<Socket>,
-    /// Whether its clients are hosts, which have addresses, or local processes.
-    pub is_tcp: bool,
-    /// Held while a system call needs the socket in a state of its own, since shards may share it.
-    pub turn: Arc<Mutex<()>>,
     /// What to do.
     pub attendance: Attendance,
 }
@@ -47,21 +38,19 @@ pub struct Front {
     /// The address as configured.
     configured: String,
     sockets: Vec<Bound>,
-    is_tcp: bool,
     gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
 struct Bound {
     socket: Arc<Socket>,
-    turn: Arc<Mutex<()>>,
     /// Whether it is still to listen.
     is_late: bool,
 }
 
 impl Bound {
     fn new(socket: Socket, is_late: bool) -> Bound {
-        Bound { socket: Arc::new(socket), turn: Arc::default(), is_late }
+        Bound { socket: Arc::new(socket), is_late }
     }
 }
 
@@ -89,9 +78,8 @@ impl Front {
     }
 
     fn of(configured: String, sockets: Vec<Socket>) -> Front {
-        let is_tcp = !configured.starts_with("unix:");
         let sockets = sockets.into_iter().map(|socket| Bound::new(socket, false)).collect();
-        Front { configured, sockets, is_tcp, gate: Gate::new(Order::Stand) }
+        Front { configured, sockets, gate: Gate::new(Order::Stand) }
     }
 
     /// The address as configured.
@@ -118,20 +106,22 @@ impl Front {
         let seats = seats(self.sockets.len(), shards).into_iter();
         let listener = |bound: &Bound| Listener {
             socket: bound.socket.clone(),
-            is_tcp: self.is_tcp,
-            turn: bound.turn.clone(),
             attendance: self.gate.attend(),
         };
         seats.map(|(shard, socket)| (shard, listener(&self.sockets[socket]))).collect()
     }
 
-    /// Lets acceptors accept; returns at once.
+    /// Lets acceptors accept; returns at once. No other process may accept from these sockets any more.
     ///
     /// # Errors
-    /// A socket that was bound late cannot listen.
+    /// A socket that was bound late cannot listen, or one cannot be set not to block.
     pub fn open(&self) -> Result<(), ListenError> {
-        for bound in self.sockets.iter().filter(|bound| bound.is_late) {
-            listener::listen_late(&bound.socket, &self.configured)?;
+        for bound in &self.sockets {
+            if bound.is_late {
+                listener::listen_late(&bound.socket, &self.configured)?;
+            }
+            // Whoever made it, or had it in the meantime, may have set it otherwise.
+            listener::set_nonblocking(&bound.socket, &self.configured)?;
         }
         self.gate.give(Order::Accept);
         Ok(())
@@ -149,54 +139,14 @@ impl Front {
     /// [`StuckError`].
     pub fn stop(&self, order: Order, deadline: Instant) -> Result<(), StuckError> {
         self.gate.give(order);
-        let mut detail = String::new();
         while self.gate.accepting() > 0 || (order == Order::Close && self.gate.attended() > 0) {
             if Instant::now() >= deadline {
                 let acceptors = self.gate.accepting().max(1);
-                return Err(StuckError { address: self.configured.clone(), acceptors, detail });
+                return Err(StuckError { address: self.configured.clone(), acceptors });
             }
-            // An accept is in flight in each acceptor that did not see the order in time. One connection ends it.
-            if self.gate.accepting() > 0
-                && let Err(error) = self.nudge()
-            {
-                detail = format!(" ({error})");
-            }
-            std::thread::sleep(NUDGE_INTERVAL);
+            std::thread::sleep(LOOK_INTERVAL);
         }
         Ok(())
-    }
-
-    /// Connects to the address. The kernel chooses which of its sockets gets the connection.
-    fn nudge(&self) -> io::Result<()> {
-        let Some(bound) = self.sockets.first() else { return Ok(()) };
-        let local = bound.socket.local_addr()?;
-        let Some(address) = local.as_socket() else {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            socket.set_nonblocking(true)?;
-            return socket.connect(&local);
-        };
-        let mut result = Ok(());
-        for address in reachable(address) {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            result = socket.connect_timeout(&SockAddr::from(address), NUDGE_TIME);
-            if result.is_ok() {
-                break;
-            }
-        }
-        result
-    }
-}
-
-/// Where a socket that is bound to `address` can be connected to from its own host, to be tried in turn.
-fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
-    let loopback = |ip: IpAddr| SocketAddr::new(ip, address.port());
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => vec![loopback(Ipv4Addr::LOCALHOST.into())],
-        // It may take IPv4 as well, and a host may have no IPv6 on its loopback.
-        IpAddr::V6(ip) if ip.is_unspecified() => {
-            vec![loopback(Ipv6Addr::LOCALHOST.into()), loopback(Ipv4Addr::LOCALHOST.into())]
-        }
-        _ => vec![address],
     }
 }
 
@@ -218,17 +168,5 @@ mod tests {
         assert_eq!(seats(3, 2), [(0, 0), (1, 1), (0, 2)], "fewer shards attend several");
         assert_eq!(seats(1, 3), [(0, 0), (1, 0), (2, 0)], "more shards share");
         assert_eq!(seats(0, 3), []);
-    }
-
-    #[test]
-    fn an_address_of_all_interfaces_is_reached_on_loopback() {
-        let reached = |address: &str| {
-            let addresses = reachable(address.parse().unwrap());
-            addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(reached("0.0.0.0:80"), "127.0.0.1:80");
-        assert_eq!(reached("[::]:80"), "[::1]:80 127.0.0.1:80");
-        assert_eq!(reached("192.0.2.7:80"), "192.0.2.7:80");
-        assert_eq!(reached("[fe80::1%3]:80"), "[fe80::1%3]:80");
     }
 }

@@ -1,10 +1,14 @@
 //! Whether connections to an address are accepted: the control thread orders, acceptors in all shards obey and acknowledge.
 //!
 //! An acceptor says that it accepts *before* it looks at the order, and the order is given *before* the acceptors are counted:
-//! whichever comes first, none accepts unnoticed.
+//! whichever comes first, none accepts unnoticed. One that waits, for a connection or to be let accept, is woken by every order.
 
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use atomic_waker::AtomicWaker;
 
 /// What acceptors are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +25,9 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Gate {
     order: AtomicU8,
-    attended: AtomicUsize,
     accepting: AtomicUsize,
+    /// What wakes each acceptor.
+    bells: Mutex<Vec<Arc<AtomicWaker>>>,
 }
 
 impl Gate {
@@ -30,8 +35,8 @@ impl Gate {
     pub fn new(order: Order) -> Arc<Gate> {
         Arc::new(Gate {
             order: AtomicU8::new(order as u8),
-            attended: AtomicUsize::new(0),
             accepting: AtomicUsize::new(0),
+            bells: Mutex::default(),
         })
     }
 
@@ -44,14 +49,17 @@ impl Gate {
         }
     }
 
-    /// Gives an order.
+    /// Gives an order, and wakes every acceptor.
     pub fn give(&self, order: Order) {
         self.order.store(order as u8, Ordering::SeqCst);
+        for bell in self.bells().iter() {
+            bell.wake();
+        }
     }
 
     /// How many acceptors there are, whatever they do.
     pub fn attended(&self) -> usize {
-        self.attended.load(Ordering::SeqCst)
+        self.bells().len()
     }
 
     /// How many of them may be accepting.
@@ -61,8 +69,13 @@ impl Gate {
 
     /// Adds an acceptor, which stands at first.
     pub fn attend(self: &Arc<Gate>) -> Attendance {
-        self.attended.fetch_add(1, Ordering::SeqCst);
-        Attendance { gate: self.clone(), accepting: AtomicBool::new(false) }
+        let bell = Arc::new(AtomicWaker::new());
+        self.bells().push(bell.clone());
+        Attendance { gate: self.clone(), accepting: AtomicBool::new(false), bell }
+    }
+
+    fn bells(&self) -> MutexGuard<'_, Vec<Arc<AtomicWaker>>> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,6 +85,7 @@ pub struct Attendance {
     gate: Arc<Gate>,
     /// Only the acceptor's own thread changes this.
     accepting: AtomicBool,
+    bell: Arc<AtomicWaker>,
 }
 
 impl Attendance {
@@ -83,6 +97,15 @@ impl Attendance {
             self.say(false);
         }
         order
+    }
+
+    /// Waits until the order is no more `order`. One task at a time may wait.
+    pub async fn changed(&self, order: Order) {
+        poll_fn(|context| {
+            self.bell.register(context.waker());
+            if self.gate.order() == order { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
     }
 
     fn say(&self, accepting: bool) {
@@ -100,12 +123,17 @@ impl Attendance {
 impl Drop for Attendance {
     fn drop(&mut self) {
         self.say(false);
-        self.gate.attended.fetch_sub(1, Ordering::SeqCst);
+        self.gate.bells().retain(|bell| !Arc::ptr_eq(bell, &self.bell));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use futures_lite::future;
+
     use super::*;
 
     #[test]
@@ -126,10 +154,27 @@ mod tests {
     }
 
     #[test]
+    fn an_order_wakes_who_waits_for_it() {
+        let gate = Gate::new(Order::Stand);
+        let [one, other] = [gate.attend(), gate.attend()];
+        thread::scope(|scope| {
+            for attendance in [&one, &other] {
+                scope.spawn(|| future::block_on(attendance.changed(Order::Stand)));
+            }
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(20));
+                gate.give(Order::Accept);
+            });
+        });
+        assert_eq!([one.order(), other.order()], [Order::Accept; 2]);
+        assert!(future::block_on(future::poll_once(one.changed(Order::Accept))).is_none());
+    }
+
+    #[test]
     fn nobody_accepts_after_all_were_seen_to_stand() {
         let gate = Gate::new(Order::Accept);
         let stood = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..4 {
                 let attendance = gate.attend();
                 let stood = &stood;
@@ -137,7 +182,7 @@ mod tests {
                     loop {
                         match attendance.order() {
                             Order::Accept => assert!(!stood.load(Ordering::SeqCst)),
-                            Order::Stand => std::thread::yield_now(),
+                            Order::Stand => thread::yield_now(),
                             Order::Close => break,
                         }
                     }
@@ -146,7 +191,7 @@ mod tests {
             for _ in 0..1000 {
                 gate.give(Order::Stand);
                 while gate.accepting() > 0 {
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
                 stood.store(true, Ordering::SeqCst);
                 std::hint::spin_loop();

@@ -85,6 +85,14 @@ pub fn listen_late(socket: &Socket, address: &str) -> Result<(), ListenError> {
     socket.listen(BACKLOG).map_err(failed("cannot listen")).map_err(|failure| failure.at(address))
 }
 
+/// Makes calls on a listening socket return at once.
+///
+/// # Errors
+/// [`ListenError::System`].
+pub fn set_nonblocking(socket: &Socket, address: &str) -> Result<(), ListenError> {
+    socket.set_nonblocking(true).map_err(failed("cannot set O_NONBLOCK")).map_err(|failure| failure.at(address))
+}
+
 fn listen_tcp(address: SocketAddr, count: usize, ours: &[SocketAddr]) -> Result<Vec<Socket>, ListenError> {
     if !ours.iter().any(|ours| ours.port() == address.port()) {
         wait_until_free(address).map_err(|failure| failure.at(address))?;

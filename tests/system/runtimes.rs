@@ -2,11 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::net::getsockname;
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
 use crate::harness::host::Place;
 use crate::harness::http::Connection;
@@ -196,4 +204,52 @@ fn io_uring_reads_and_writes_once_for_a_request_and_waits() {
     assert!(calls.take("io_uring_enter") > 0);
     calls.take("membarrier");
     calls.assert_no_others();
+}
+
+/// The only listening socket of `program` at `address`.
+fn listening_socket(program: &Program, address: SocketAddr) -> OwnedFd {
+    let process = pidfd_open(program.pid(), PidfdFlags::empty()).expect("process");
+    let names = fs::read_dir(format!("/proc/{}/fd", program.pid().as_raw_pid())).expect("descriptors");
+    let numbers = names.filter_map(|name| name.expect("descriptor").file_name().to_str()?.parse().ok());
+    let sockets = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let mut found = sockets.filter(|socket| {
+        socket_acceptconn(socket).unwrap_or(false)
+            && getsockname(socket).is_ok_and(|name| SocketAddr::try_from(name) == Ok(address))
+    });
+    found.next().expect("a socket that listens there")
+}
+
+/// The kernel wakes only the first of those who wait for a connection in a mode that io_uring's accept has, too; and one that
+/// waits may belong to a process which is dead already, of which the kernel gets rid in the background. After an upgrade that
+/// failed in this way, connections waited for the next one to come.
+#[test]
+fn a_connection_is_accepted_even_if_somebody_else_is_woken_for_it() {
+    let mut redirector = Redirector::new();
+    redirector.set("Shards", 1).start();
+    let address = redirector.address();
+    let socket = listening_socket(redirector.daemon(), address);
+    let ours = epoll::create(epoll::CreateFlags::CLOEXEC).expect("epoll");
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+    epoll::add(&ours, &socket, epoll::EventData::new_u64(0), flags).expect("interest");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            let end = Instant::now() + Duration::from_secs(10);
+            while !is_over.load(Ordering::Relaxed) && Instant::now() < end {
+                let mut events = Vec::with_capacity(1);
+                // It is in the way only while it waits.
+                if epoll::wait(&ours, spare_capacity(&mut events), Some(&moment)).is_ok_and(|woken| woken > 0) {
+                    thread::sleep(Duration::from_millis(2));
+                }
+            }
+        });
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(10));
+            let answer = redirector.get("/file.iso", &[]);
+            assert_eq!(answer.status, 503, "the first scan is still to come");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    redirector.stop();
 }

@@ -1,22 +1,19 @@
 //! Shards on glommio: one io_uring executor per thread, pinned to a core.
 
-use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
-use std::pin::pin;
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use glommio::net::{TcpListener, TcpStream};
+use futures_lite::AsyncReadExt;
+use glommio::net::TcpStream;
 use glommio::timer::sleep;
-use glommio::{LocalExecutorBuilder, Placement, spawn_local};
-use rustix::io::{FdFlags, fcntl_setfd};
+use glommio::{LocalExecutorBuilder, Placement, spawn_local, yield_if_needed};
 use socket2::Socket;
 
 use super::signal::Signal;
-use super::{Acceptor, Door, Seat, accept, live};
-use crate::handle::Peer;
+use super::{Accepted, Acceptor, Door, Seat, accept, live};
 use crate::shard::Shard;
 use crate::shard::connection::serve;
 use crate::shard::front::Listener;
@@ -26,6 +23,8 @@ use crate::shard::front::Listener;
 const RING_DEPTH: usize = 1024;
 /// Registered memory for file I/O, which shards do none of; glommio takes at least 64 KiB.
 const IO_MEMORY: usize = 64 * 1024;
+/// For the kernel to let go of a socket that was waited on: one turn of the shard, and some.
+const CANCEL_TIME: Duration = Duration::from_millis(2);
 
 /// A running shard.
 pub struct Handle(glommio::ExecutorJoinHandle<()>);
@@ -81,60 +80,50 @@ fn start_accepting(listener: Listener, stop: Rc<Signal>, shard: &Rc<Shard>) {
 }
 
 /// A listener that glommio waits on.
-struct GlommioDoor {
-    listener: TcpListener,
-    is_tcp: bool,
-    turn: Arc<Mutex<()>>,
+///
+/// glommio's own accept is a request to the kernel to accept. It waits in the socket's queue as one of those of which a
+/// connection wakes only the first. When its process is killed, the request stays there for a moment, and a connection that
+/// comes then wakes nobody else (Linux 6.18; a test in `tests/system/runtimes.rs`). It also has to set the socket to block, and
+/// not to. A poll has neither trouble: all who wait are woken.
+struct GlommioDoor(Arc<Socket>);
+
+impl GlommioDoor {
+    /// Waits until there may be a connection.
+    async fn wait(&self) -> io::Result<()> {
+        let own = self.0.try_clone()?.into_raw_fd();
+        // SAFETY: `into_raw_fd` gave the descriptor up, so that the new owner is the only one.
+        let mut stream = unsafe { TcpStream::from_raw_fd(own) };
+        // glommio polls a stream before it reads. A listening socket refuses to be read, which is no news.
+        let _ = stream.read(&mut [0]).await;
+        Ok(())
+    }
 }
 
 impl Door for GlommioDoor {
-    fn open(listener: &Listener) -> io::Result<GlommioDoor> {
-        // glommio's accept operation waits in the kernel, and a socket that does not block would end it at once.
-        let turn = listener.turn.lock();
-        listener.socket.set_nonblocking(false)?;
-        drop(turn);
-        let own = listener.socket.try_clone()?.into_raw_fd();
-        // SAFETY: `into_raw_fd` gave the descriptor up, so that the new owner is the only one. glommio calls only what works on
-        // any stream socket, so that a unix socket may pass for a TCP one.
-        let own = unsafe { TcpListener::from_raw_fd(own) };
-        Ok(GlommioDoor { listener: own, is_tcp: listener.is_tcp, turn: listener.turn.clone() })
+    fn open(socket: &Arc<Socket>) -> io::Result<GlommioDoor> {
+        Ok(GlommioDoor(socket.clone()))
     }
 
-    async fn admit_next(&self, shard: &Rc<Shard>) -> io::Result<()> {
-        let mut accepting = pin!(self.listener.shared_accept());
-        let accepted = poll_fn(|context| {
-            // At first glommio tries with O_NONBLOCK set, and puts back what it found: shards that share the socket must not
-            // do so at the same time.
-            let _turn = self.turn.lock();
-            accepting.as_mut().poll(context)
-        });
-        let accepted = accepted.await.map_err(io::Error::from)?;
-        let peer = if self.is_tcp {
-            accepted.peer_addr().ok().map(|address| Peer::Host(address.ip()))
-        } else {
-            Some(Peer::Local)
-        };
-        let stream = accepted.bind_to_executor();
-        close_on_exec(&stream);
-        // A client that is gone already has no address any more.
-        if let Some(peer) = peer {
-            spawn_local(serve(stream, peer, shard.clone())).detach();
+    async fn accept(&self) -> io::Result<Accepted> {
+        yield_if_needed().await;
+        loop {
+            match Accepted::from(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait().await?,
+                result => return result,
+            }
         }
-        Ok(())
     }
 
-    fn admit(&self, socket: Socket, peer: Peer, shard: &Rc<Shard>) -> io::Result<()> {
-        socket.set_nonblocking(false)?;
-        // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one.
-        let stream = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
-        spawn_local(serve(stream, peer, shard.clone())).detach();
+    async fn close(self) {
+        // A poll that was given up holds the socket until the ring has been told, which is the next thing that happens.
+        sleep(CANCEL_TIME).await;
+    }
+
+    fn serve(accepted: Accepted, shard: &Rc<Shard>) -> io::Result<()> {
+        // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one. glommio calls only what works
+        // on any stream socket, so that a unix socket may pass for a TCP one.
+        let stream = unsafe { TcpStream::from_raw_fd(accepted.socket.into_raw_fd()) };
+        spawn_local(serve(stream, accepted.peer, shard.clone())).detach();
         Ok(())
     }
-}
-
-/// glommio accepts without SOCK_CLOEXEC; the programs that the daemon starts must not hold its clients' connections.
-fn close_on_exec(stream: &TcpStream) {
-    // SAFETY: the descriptor is the stream's, which outlives this call.
-    let socket = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    let _ = fcntl_setfd(socket, FdFlags::CLOEXEC);
 }

@@ -16,12 +16,15 @@ pub mod tokio;
 
 use std::fmt::{self, Display};
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future;
 use mb_core::config::RuntimeKind;
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
 
 use self::signal::Signal;
@@ -40,9 +43,8 @@ use crate::stats::Intake;
 const TICK: Duration = Duration::from_millis(100);
 /// Between two looks of a draining shard at whether its last connection is gone.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
-/// Between two looks of an acceptor that stands at whether it is to accept: what a hand-over may cost a client that connects
-/// meanwhile.
-const STAND_TICK: Duration = Duration::from_millis(2);
+/// Between two looks of a shard that ends at whether its acceptors have.
+const END_TICK: Duration = Duration::from_millis(2);
 /// How long accepting pauses when the process or the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -140,69 +142,82 @@ impl Handle {
 
 /// A listening socket as a runtime waits on it.
 trait Door: Sized {
-    /// Takes a socket that no other process accepts from any more, and makes it block or not, as the runtime needs it.
-    fn open(listener: &Listener) -> io::Result<Self>;
-    /// Accepts a connection, and starts to serve it.
-    async fn admit_next(&self, shard: &Rc<Shard>) -> io::Result<()>;
-    /// Starts to serve a connection that was accepted without the runtime.
-    fn admit(&self, socket: Socket, peer: Peer, shard: &Rc<Shard>) -> io::Result<()>;
+    /// Begins to wait on a socket whose calls do not block.
+    fn open(socket: &Arc<Socket>) -> io::Result<Self>;
+    /// The next connection; the others of the shard get their turn before. Nothing is lost when this is dropped.
+    async fn accept(&self) -> io::Result<Accepted>;
+    /// Ends waiting: when this is done, the runtime does not hold the socket any more.
+    async fn close(self);
+    /// Starts to serve a connection.
+    fn serve(accepted: Accepted, shard: &Rc<Shard>) -> io::Result<()>;
+}
+
+/// A connection as it was accepted.
+struct Accepted {
+    socket: OwnedFd,
+    peer: Peer,
+}
+
+impl Accepted {
+    /// Accepts from a socket. Neither its calls nor those of the connection block.
+    fn from(listener: &Socket) -> io::Result<Accepted> {
+        let (socket, address) = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        // An address of another kind is that of a unix socket.
+        let host = address.and_then(|address| SocketAddr::try_from(address).ok());
+        Ok(Accepted { socket, peer: host.map_or(Peer::Local, |host| Peer::Host(host.ip())) })
+    }
 }
 
 /// Accepts connections as the gate of `listener` orders, until that or `stop` ends it.
 async fn accept<D: Door>(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>, sleep: impl AsyncFn(Duration)) {
-    // While it stands, another process may accept from the same socket, which is then left as it is.
+    let Listener { socket, attendance } = listener;
     let mut door = None;
-    loop {
-        let admitted = match listener.attendance.order() {
-            Order::Close => return accept_queued::<D>(&listener, door, &shard),
-            Order::Stand => {
-                door = None;
-                sleep(STAND_TICK).await;
-                if stop.is_raised() {
-                    return;
-                }
-                continue;
-            }
+    while !stop.is_raised() {
+        let order = attendance.order();
+        let told_otherwise = future::or(attendance.changed(order), stop.raised());
+        match order {
             Order::Accept => {
                 let admitted = async {
-                    let door: &D = match &door {
+                    let door = match &door {
                         Some(door) => door,
-                        None => door.insert(D::open(&listener)?),
+                        None => door.insert(D::open(&socket)?),
                     };
-                    door.admit_next(&shard).await
+                    D::serve(door.accept().await?, &shard)
                 };
-                let stopped = async {
-                    stop.raised().await;
-                    None
+                let untold = async {
+                    told_otherwise.await;
+                    Ok(())
                 };
-                future::or(async { Some(admitted.await) }, stopped).await
+                match future::or(admitted, untold).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        tracing::warn!("a connection cannot be accepted: {error}");
+                        shard.note_accept_error();
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                    Ok(()) => {}
+                }
             }
-        };
-        match admitted {
-            None => return,
-            Some(Ok(())) => {}
-            // Somebody else had the same socket in a state of its own for a moment.
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => door = None,
-            Some(Err(error)) => {
-                tracing::warn!("a connection cannot be accepted: {error}");
-                shard.note_accept_error();
-                sleep(ACCEPT_PAUSE).await;
+            // Another process may have the queue.
+            Order::Stand => {
+                door = None;
+                told_otherwise.await;
+            }
+            Order::Close => {
+                if let Some(door) = door.take() {
+                    D::close(door).await;
+                }
+                return accept_queued::<D>(&socket, &shard);
             }
         }
     }
 }
 
 /// Accepts what is queued, so that nobody is reset when the socket is closed.
-fn accept_queued<D: Door>(listener: &Listener, door: Option<D>, shard: &Rc<Shard>) {
+fn accept_queued<D: Door>(socket: &Socket, shard: &Rc<Shard>) {
     let admit_all = || -> io::Result<()> {
-        let door = door.map_or_else(|| D::open(listener), Ok)?;
-        listener.socket.set_nonblocking(true)?;
         loop {
-            let (socket, address) = listener.socket.accept()?;
-            let host = || address.as_socket().map(|address| Peer::Host(address.ip()));
-            if let Some(peer) = if listener.is_tcp { host() } else { Some(Peer::Local) } {
-                door.admit(socket, peer, shard)?;
-            }
+            D::serve(Accepted::from(socket)?, shard)?;
         }
     };
     match admit_all() {
@@ -246,7 +261,7 @@ async fn live(
         stop.raise();
     }
     while shard.acceptors.get() > 0 {
-        sleep(STAND_TICK).await;
+        sleep(END_TICK).await;
     }
     while orders.stage() == Stage::Draining && shard.connections.get() > 0 {
         shard.tick();

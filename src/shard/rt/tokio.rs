@@ -4,9 +4,9 @@
 //! once, edge-triggered, and takes a read that did not fill its buffer for the last one.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
@@ -14,14 +14,15 @@ use std::thread::{self, JoinHandle};
 use futures_io::{AsyncRead, AsyncWrite};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::Socket;
-use tokio::io::ReadBuf;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::signal::Signal;
-use super::{Acceptor, Door, Seat, accept, live};
+use super::{Accepted, Acceptor, Door, Seat, accept, live};
 use crate::handle::Peer;
 use crate::shard::Shard;
 use crate::shard::connection::serve;
@@ -99,45 +100,30 @@ fn start_accepting(listener: Listener, stop: Rc<Signal>, shard: &Rc<Shard>) {
 }
 
 /// A listener that tokio waits on.
-enum TokioDoor {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
+struct TokioDoor(AsyncFd<Arc<Socket>>);
 
 impl Door for TokioDoor {
-    fn open(listener: &Listener) -> io::Result<TokioDoor> {
-        let socket = listener.socket.try_clone()?;
-        socket.set_nonblocking(true)?;
-        Ok(if listener.is_tcp {
-            TokioDoor::Tcp(TcpListener::from_std(socket.into())?)
-        } else {
-            TokioDoor::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?)
-        })
+    fn open(socket: &Arc<Socket>) -> io::Result<TokioDoor> {
+        // SAFETY: the `Arc` keeps the socket, and with it the same descriptor, open for as long as it is registered.
+        let registered = unsafe { AsyncFd::register_with_interest(socket.clone(), Interest::READABLE) };
+        registered.map(TokioDoor).map_err(Into::into)
     }
 
-    async fn admit_next(&self, shard: &Rc<Shard>) -> io::Result<()> {
-        match self {
-            TokioDoor::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                drop(spawn_local(serve(Stream(stream), Peer::Host(address.ip()), shard.clone())));
-            }
-            TokioDoor::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                drop(spawn_local(serve(Stream(stream), Peer::Local, shard.clone())));
-            }
-        }
-        Ok(())
+    async fn accept(&self) -> io::Result<Accepted> {
+        self.0.async_io(Interest::READABLE, |socket| Accepted::from(socket)).await
     }
 
-    fn admit(&self, socket: Socket, peer: Peer, shard: &Rc<Shard>) -> io::Result<()> {
-        socket.set_nonblocking(true)?;
-        match self {
-            TokioDoor::Tcp(_) => {
+    async fn close(self) {}
+
+    fn serve(accepted: Accepted, shard: &Rc<Shard>) -> io::Result<()> {
+        let Accepted { socket, peer } = accepted;
+        match peer {
+            Peer::Host(_) => {
                 let stream = TcpStream::from_std(socket.into())?;
                 drop(spawn_local(serve(Stream(stream), peer, shard.clone())));
             }
-            TokioDoor::Unix(_) => {
-                let stream = UnixStream::from_std(OwnedFd::from(socket).into())?;
+            Peer::Local => {
+                let stream = UnixStream::from_std(socket.into())?;
                 drop(spawn_local(serve(Stream(stream), peer, shard.clone())));
             }
         }
