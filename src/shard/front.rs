@@ -104,10 +104,7 @@ impl Front {
     /// What each of `shards` shards accepts from.
     pub(super) fn listeners(&self, shards: usize) -> Vec<(usize, Listener)> {
         let seats = seats(self.sockets.len(), shards).into_iter();
-        let listener = |bound: &Bound| Listener {
-            socket: bound.socket.clone(),
-            attendance: self.gate.attend(),
-        };
+        let listener = |bound: &Bound| Listener { socket: bound.socket.clone(), attendance: self.gate.attend() };
         seats.map(|(shard, socket)| (shard, listener(&self.sockets[socket]))).collect()
     }
 

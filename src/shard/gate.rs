@@ -33,11 +33,7 @@ pub struct Gate {
 impl Gate {
     /// A gate with `order` and nobody to obey.
     pub fn new(order: Order) -> Arc<Gate> {
-        Arc::new(Gate {
-            order: AtomicU8::new(order as u8),
-            accepting: AtomicUsize::new(0),
-            bells: Mutex::default(),
-        })
+        Arc::new(Gate { order: AtomicU8::new(order as u8), accepting: AtomicUsize::new(0), bells: Mutex::default() })
     }
 
     /// The order.

@@ -1,18 +1,24 @@
 //! Shards on glommio: one io_uring executor per thread, pinned to a core.
 
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_io::{AsyncRead, AsyncWrite};
 use futures_lite::AsyncReadExt;
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local, yield_if_needed};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use socket2::Socket;
 
 use super::signal::Signal;
+use super::stream::{Stream, Watched};
 use super::{Accepted, Acceptor, Door, Seat, accept, live};
 use crate::shard::Shard;
 use crate::shard::connection::serve;
@@ -90,9 +96,7 @@ struct GlommioDoor(Arc<Socket>);
 impl GlommioDoor {
     /// Waits until there may be a connection.
     async fn wait(&self) -> io::Result<()> {
-        let own = self.0.try_clone()?.into_raw_fd();
-        // SAFETY: `into_raw_fd` gave the descriptor up, so that the new owner is the only one.
-        let mut stream = unsafe { TcpStream::from_raw_fd(own) };
+        let mut stream = poll(self.0.try_clone()?.into());
         // glommio polls a stream before it reads. A listening socket refuses to be read, which is no news.
         let _ = stream.read(&mut [0]).await;
         Ok(())
@@ -119,11 +123,60 @@ impl Door for GlommioDoor {
         sleep(CANCEL_TIME).await;
     }
 
-    fn serve(accepted: Accepted, shard: &Rc<Shard>) -> io::Result<()> {
-        // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one. glommio calls only what works
-        // on any stream socket, so that a unix socket may pass for a TCP one.
-        let stream = unsafe { TcpStream::from_raw_fd(accepted.socket.into_raw_fd()) };
-        spawn_local(serve(stream, accepted.peer, shard.clone())).detach();
-        Ok(())
+    fn serve(accepted: Accepted, shard: &Rc<Shard>) {
+        let Accepted { socket, peer } = accepted;
+        spawn_local(serve(Stream::<Adapter>::new(socket), peer, shard.clone())).detach();
     }
+}
+
+/// A connection that glommio waits on.
+struct Adapter {
+    stream: TcpStream,
+    /// Whether it has been read from.
+    is_read: bool,
+}
+
+impl Watched for Adapter {
+    fn watch(socket: OwnedFd) -> io::Result<Adapter> {
+        Ok(Adapter { stream: poll(socket), is_read: false })
+    }
+}
+
+impl AsyncRead for Adapter {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        // What glommio has read itself, it expects more of: it polls at once. That poll, and giving it up, would be for nothing
+        // where a connection has one request.
+        if !self.is_read {
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut []))?;
+            self.is_read = true;
+            // SAFETY: the stream keeps the descriptor open.
+            let socket = unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) };
+            match recv(socket, &mut *buffer, RecvFlags::empty()) {
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                result => return Poll::Ready(result.map(|(read, _)| read).map_err(Into::into)),
+            }
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Adapter {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(context)
+    }
+}
+
+/// Gives a socket to glommio, which begins to poll it. glommio calls only what works on any stream socket, so that a unix socket
+/// may pass for a TCP one.
+fn poll(socket: OwnedFd) -> TcpStream {
+    // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one.
+    unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
 }

@@ -4,6 +4,7 @@
 //! - [`tokio`]: epoll, where io_uring is not to be had
 //! - [`probe`]: whether it is
 //! - `ring_setup`: what glommio's rings are made with
+//! - `stream`: a connection that has not had to wait yet
 //!
 //! Both start a shard by the same call. What a shard does with its runtime is written once, here: it accepts as its gates
 //! order, until it is told to drain, and ticks.
@@ -12,6 +13,7 @@ pub mod glommio;
 pub mod probe;
 mod ring_setup;
 mod signal;
+mod stream;
 pub mod tokio;
 
 use std::fmt::{self, Display};
@@ -149,7 +151,7 @@ trait Door: Sized {
     /// Ends waiting: when this is done, the runtime does not hold the socket any more.
     async fn close(self);
     /// Starts to serve a connection.
-    fn serve(accepted: Accepted, shard: &Rc<Shard>) -> io::Result<()>;
+    fn serve(accepted: Accepted, shard: &Rc<Shard>);
 }
 
 /// A connection as it was accepted.
@@ -182,7 +184,8 @@ async fn accept<D: Door>(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>,
                         Some(door) => door,
                         None => door.insert(D::open(&socket)?),
                     };
-                    D::serve(door.accept().await?, &shard)
+                    D::serve(door.accept().await?, &shard);
+                    io::Result::Ok(())
                 };
                 let untold = async {
                     told_otherwise.await;
@@ -217,7 +220,7 @@ async fn accept<D: Door>(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>,
 fn accept_queued<D: Door>(socket: &Socket, shard: &Rc<Shard>) {
     let admit_all = || -> io::Result<()> {
         loop {
-            D::serve(Accepted::from(socket)?, shard)?;
+            D::serve(Accepted::from(socket)?, shard);
         }
     };
     match admit_all() {

@@ -4,6 +4,7 @@
 //! once, edge-triggered, and takes a read that did not fill its buffer for the last one.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::signal::Signal;
+use super::stream::{Stream, Watched};
 use super::{Accepted, Acceptor, Door, Seat, accept, live};
 use crate::handle::Peer;
 use crate::shard::Shard;
@@ -115,26 +117,32 @@ impl Door for TokioDoor {
 
     async fn close(self) {}
 
-    fn serve(accepted: Accepted, shard: &Rc<Shard>) -> io::Result<()> {
+    fn serve(accepted: Accepted, shard: &Rc<Shard>) {
         let Accepted { socket, peer } = accepted;
-        match peer {
-            Peer::Host(_) => {
-                let stream = TcpStream::from_std(socket.into())?;
-                drop(spawn_local(serve(Stream(stream), peer, shard.clone())));
-            }
-            Peer::Local => {
-                let stream = UnixStream::from_std(socket.into())?;
-                drop(spawn_local(serve(Stream(stream), peer, shard.clone())));
-            }
-        }
-        Ok(())
+        let shard = shard.clone();
+        drop(match peer {
+            Peer::Host(_) => spawn_local(serve(Stream::<Adapter<TcpStream>>::new(socket), peer, shard)),
+            Peer::Local => spawn_local(serve(Stream::<Adapter<UnixStream>>::new(socket), peer, shard)),
+        });
     }
 }
 
 /// A tokio stream as the connection loop takes it.
-struct Stream<S>(S);
+struct Adapter<S>(S);
 
-impl<S: tokio::io::AsyncRead + Unpin> AsyncRead for Stream<S> {
+impl Watched for Adapter<TcpStream> {
+    fn watch(socket: OwnedFd) -> io::Result<Self> {
+        TcpStream::from_std(socket.into()).map(Adapter)
+    }
+}
+
+impl Watched for Adapter<UnixStream> {
+    fn watch(socket: OwnedFd) -> io::Result<Self> {
+        UnixStream::from_std(socket.into()).map(Adapter)
+    }
+}
+
+impl<S: tokio::io::AsyncRead + Unpin> AsyncRead for Adapter<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(&mut self.0).poll_read(context, &mut buffer))?;
@@ -142,7 +150,7 @@ impl<S: tokio::io::AsyncRead + Unpin> AsyncRead for Stream<S> {
     }
 }
 
-impl<S: tokio::io::AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl<S: tokio::io::AsyncWrite + Unpin> AsyncWrite for Adapter<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
