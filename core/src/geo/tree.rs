@@ -42,7 +42,7 @@ impl Tree {
         let mut ipv4_root = 0;
         let has_ipv6 = metadata.ip_version == 6;
         for _ in 0..if has_ipv6 { BITS_BEFORE_IPV4 } else { 0 } {
-            ipv4_root = shape.step(bytes, ipv4_root, false)?;
+            ipv4_root = shape.walk(bytes, ipv4_root, 0, 1)?;
         }
         let ahead = |root: Place| {
             let place = |prefix: u32| shape.walk(bytes, root, prefix << (32 - BITS_AHEAD), BITS_AHEAD);
@@ -79,39 +79,58 @@ impl Tree {
 impl Shape {
     /// Takes `steps` from `place` by the upper bits of `bits`, as far as there are nodes.
     #[inline]
-    fn walk(&self, bytes: &[u8], mut place: Place, mut bits: u32, steps: u32) -> Option<Place> {
+    fn walk(&self, bytes: &[u8], place: Place, bits: u32, steps: u32) -> Option<Place> {
+        match self.record_bits {
+            24 => self.walk_by(record_of_24_bits, bytes, place, bits, steps),
+            28 => self.walk_by(record_of_28_bits, bytes, place, bits, steps),
+            _ => self.walk_by(record_of_32_bits, bytes, place, bits, steps),
+        }
+    }
+
+    #[inline(always)]
+    fn walk_by(
+        &self,
+        record: impl Fn(&[u8], usize, u32) -> Option<Place>,
+        bytes: &[u8],
+        mut place: Place,
+        mut bits: u32,
+        steps: u32,
+    ) -> Option<Place> {
         for _ in 0..steps {
             if place >= self.nodes {
                 break;
             }
-            place = self.step(bytes, place, bits >> 31 == 1)?;
+            place = record(bytes, place as usize, bits >> 31)?;
             bits <<= 1;
         }
         Some(place)
     }
+}
 
-    /// The place to the left or right of `place`, which stays where it is when it is no node.
-    #[inline]
-    fn step(&self, bytes: &[u8], place: Place, right: bool) -> Option<Place> {
-        if place >= self.nodes {
-            return Some(place);
-        }
-        let number = place as usize;
-        let big_endian = |bytes: &[u8]| bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte));
-        match self.record_bits {
-            24 => bytes.get(number * 6 + usize::from(right) * 3..)?.get(..3).map(big_endian),
-            28 => {
-                let node = bytes.get(number * 7..)?.get(..7)?;
-                let middle = u32::from(node[3]);
-                Some(if right {
-                    (middle & 0x0F) << 24 | big_endian(&node[4..])
-                } else {
-                    (middle & 0xF0) << 20 | big_endian(&node[..3])
-                })
-            }
-            _ => bytes.get(number * 8 + usize::from(right) * 4..)?.get(..4).map(big_endian),
-        }
-    }
+// The records of a node, 0 the left one and 1 the right one. Which of them it is is as random as addresses are, so that nothing
+// branches on it. Behind the last node there are more bytes.
+
+#[inline(always)]
+fn record_of_24_bits(bytes: &[u8], node: usize, side: u32) -> Option<Place> {
+    let start = node * 6 + side as usize * 3;
+    let word = bytes.get(start..)?.first_chunk()?;
+    Some(u32::from_be_bytes(*word) >> 8)
+}
+
+/// The byte in the middle has the upper bits of both.
+#[inline(always)]
+fn record_of_28_bits(bytes: &[u8], node: usize, side: u32) -> Option<Place> {
+    let word = u64::from_be_bytes(*bytes.get(node * 7..)?.first_chunk()?);
+    let left = word >> 40 | (word >> 36 & 0xF) << 24;
+    let right = word >> 8 & 0x0FFF_FFFF;
+    let mask = u64::from(side).wrapping_neg();
+    Some((left & !mask | right & mask) as u32)
+}
+
+#[inline(always)]
+fn record_of_32_bits(bytes: &[u8], node: usize, side: u32) -> Option<Place> {
+    let start = node * 8 + side as usize * 4;
+    Some(u32::from_be_bytes(*bytes.get(start..)?.first_chunk()?))
 }
 
 #[cfg(test)]
@@ -165,13 +184,14 @@ mod tests {
             _ => [left.to_be_bytes(), right.to_be_bytes()].concat(),
         };
         for record_bits in [24, 28, 32] {
-            let bytes = [node(record_bits), node(record_bits)].concat();
+            let bytes = [node(record_bits), node(record_bits), vec![0]].concat();
             let shape = Shape { nodes: 2, record_bits };
             let mask = if record_bits == 24 { 0x00FF_FFFF } else { u32::MAX };
-            assert_eq!(shape.step(&bytes, 1, false), Some(left & mask), "{record_bits}");
-            assert_eq!(shape.step(&bytes, 1, true), Some(right & mask), "{record_bits}");
-            assert_eq!(shape.step(&bytes, 2, true), Some(2), "no node");
-            assert_eq!(shape.step(&bytes[1..], 1, true), None, "the file ends");
+            let step = |bytes: &[u8], place: Place, side: u32| shape.walk(bytes, place, side << 31, 1);
+            assert_eq!(step(&bytes, 1, 0), Some(left & mask), "{record_bits}");
+            assert_eq!(step(&bytes, 1, 1), Some(right & mask), "{record_bits}");
+            assert_eq!(step(&bytes, 2, 1), Some(2), "no node");
+            assert_eq!(step(&bytes[2..], 1, 1), None, "the file ends");
         }
     }
 
