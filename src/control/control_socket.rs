@@ -1,7 +1,7 @@
 //! A listening TCP socket of the control plane, which can stop accepting and start again without losing a connection.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -37,16 +37,19 @@ impl ControlSocket {
     /// # Errors
     /// [`BindError`].
     pub async fn bind(key: &'static str, address: &str) -> Result<ControlSocket, BindError> {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            let reason = match error.kind() {
+        let failed = |reason: String| BindError { key, address: address.to_owned(), reason };
+        let addresses = resolve(address).await.map_err(|error| {
+            failed(format!("{error}: give an address of this machine, as 127.0.0.1, or put the name into /etc/hosts"))
+        })?;
+        let listener = TcpListener::bind(&*addresses).await.map_err(|error| {
+            failed(match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "address already in use: another daemon may be running; stop it or choose another port".to_owned()
                 }
                 io::ErrorKind::PermissionDenied => "permission denied: choose a port from 1024 on".to_owned(),
                 io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address".to_owned(),
                 _ => error.to_string(),
-            };
-            BindError { key, address: address.to_owned(), reason }
+            })
         })?;
         Ok(ControlSocket::of(listener, address, true))
     }
@@ -121,6 +124,22 @@ impl ControlSocket {
     }
 }
 
+/// What a `host:port` means, to be tried in turn. No host is every address of this machine, and `localhost` is this machine also
+/// where nothing says so, as in a container without /etc/hosts.
+async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let at = |host: IpAddr, port| SocketAddr::new(host, port);
+    match address.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+        Some(("", Ok(port))) => {
+            Ok(vec![at(Ipv6Addr::UNSPECIFIED.into(), port), at(Ipv4Addr::UNSPECIFIED.into(), port)])
+        }
+        Some(("localhost", Ok(port))) => match tokio::net::lookup_host(address).await {
+            Ok(found) => Ok(found.collect()),
+            Err(_) => Ok(vec![at(Ipv4Addr::LOCALHOST.into(), port)]),
+        },
+        _ => Ok(tokio::net::lookup_host(address).await?.collect()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +174,25 @@ mod tests {
         let address = first.local_addr().unwrap().to_string();
         let error = ControlSocket::bind("MetricsListenAddress", &address).await.unwrap_err().to_string();
         assert!(error.contains(&address) && error.contains("MetricsListenAddress") && error.contains("in use"));
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_host_is_every_address() {
+        let socket = ControlSocket::bind("RPCListenAddress", ":0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        assert!(address.ip().is_unspecified());
+        TcpStream::connect((Ipv4Addr::LOCALHOST, address.port())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn localhost_is_this_machine() {
+        let socket = ControlSocket::bind("RPCListenAddress", "localhost:0").await.unwrap();
+        assert!(socket.local_addr().unwrap().ip().is_loopback());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_means_nothing_is_explained() {
+        let error = ControlSocket::bind("RPCListenAddress", "no host:3390").await.unwrap_err().to_string();
+        assert!(error.starts_with("RPCListenAddress no host:3390: ") && error.contains("as 127.0.0.1"), "{error}");
     }
 }
