@@ -16,7 +16,7 @@
 //! - `serve`: requests over the socket in the state directory
 //! - `indexer`: what all of these share; `published`: the index as it is now; `turn`, `lease_keeper`: who may scan now, on
 //!   this node and across nodes; `ledger`: what was done so far; `http`, `lock`, `progress`: what the names say
-//! - [`cli`]: the command line; `measure`: builds at size, for `examples/measure.rs`
+//! - [`cli`]: the command line; `measure`: builds at size, for `examples/measure_build.rs`
 //!
 //! Work that takes long blocks on threads for it; one asynchronous thread waits for rsync, mirrors, timers and requests.
 //! Whatever goes wrong, the results before it stay, in the store and in the index.

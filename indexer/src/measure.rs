@@ -1,5 +1,5 @@
 //! Inputs at size, made without a repository and without mirrors, to measure what depends on their number alone. Run by
-//! `examples/measure.rs`.
+//! `examples/measure_build.rs`.
 
 use std::fs;
 use std::io;

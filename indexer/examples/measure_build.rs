@@ -1,5 +1,5 @@
 //! Time and memory of building an index from stored scan results, without a network:
-//! `cargo run --release -p mb-indexer --example measure -- [files] [mirrors] [parts]`.
+//! `cargo run --release -p mb-indexer --example measure_build -- [files] [mirrors] [parts]`.
 //!
 //! The repository is cut into `parts` subtrees, of which each mirror lacks some; with 1 part all mirrors are complete.
 
