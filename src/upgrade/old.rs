@@ -6,7 +6,7 @@ use super::message::common_protocol;
 
 /// From the start of the new program to `ready`: the promise of the command `upgrade`.
 pub const READY_TIME: Duration = Duration::from_secs(30);
-/// For our own acceptors to stop; they take microseconds, unless the address cannot be reached from this host.
+/// For our own acceptors to stop, which takes them microseconds where their threads get to run.
 pub const PAUSE_TIME: Duration = Duration::from_secs(5);
 /// From `go` to `serving`: the new process has loaded everything and only starts its acceptors, which takes milliseconds. Longer
 /// than it waits for them itself, so that its own words arrive.
