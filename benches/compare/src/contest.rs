@@ -37,10 +37,15 @@ pub(crate) struct Daemon {
     pub(crate) rpc: SocketAddr,
 }
 
-/// A loopback address with a free port.
-pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::Idle)?;
-    listener.local_addr().map_err(BenchError::Idle)
+/// Loopback addresses with free ports, each another one.
+fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], BenchError> {
+    let bind = |()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listeners = [(); N].map(bind).into_iter().collect::<Result<Vec<_>, _>>().map_err(BenchError::Port)?;
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
+    Ok(std::array::from_fn({
+        let addresses = addresses.map_err(BenchError::Port)?;
+        move |number| addresses[number]
+    }))
 }
 
 /// How a daemon runs.
@@ -67,7 +72,7 @@ pub(crate) fn start_daemon(
     interrupt: &Interrupt,
 ) -> Result<Daemon, BenchError> {
     let Setting { name, runtime, shards, core } = setting;
-    let (address, rpc) = (free_address()?, free_address()?);
+    let [address, rpc] = free_addresses()?;
     let config = world.write_config(name, runtime, shards, [address.port(), rpc.port()])?;
     let mut command = pinned(&programs.join("mirrorbits"), core);
     command.args(["daemon", "-monitor=false", "-config"]).arg(config);
@@ -145,14 +150,14 @@ fn start(
     let wanted = |name| arguments.wants_server(name);
     let mut contestants = Vec::new();
     if wanted("floor") {
-        let (address, closing) = (free_address()?, free_address()?);
+        let [address, closing] = free_addresses()?;
         let mut command = pinned(&programs.join("mb-floor"), Some(core));
         command.args([address.to_string(), closing.to_string()]);
         let server = Server::start("epoll floor", &mut command, &world.folder, address, interrupt)?;
         contestants.push(Contestant { server, address, closing, ours: false });
     }
     if wanted("nginx") {
-        let address = free_address()?;
+        let [address] = free_addresses()?;
         let config = world.folder.join("nginx.conf");
         let text = nginx_conf(&world.folder, address, arguments.idle + 1024);
         std::fs::write(&config, text).map_err(BenchError::at("write", &config))?;

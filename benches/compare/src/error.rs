@@ -28,6 +28,8 @@ pub(crate) enum BenchError {
     Command(String, String),
     #[error("{needed} descriptors are needed and {maximum} allowed: raise `ulimit -Hn`, or give a smaller --idle")]
     Descriptors { needed: u64, maximum: u64 },
+    #[error("no port of the loopback address can be had: {0}")]
+    Port(std::io::Error),
     #[error("idle connections: {0}")]
     Idle(std::io::Error),
     #[error("signals: {0}")]

@@ -47,7 +47,11 @@ pub(crate) fn run(
         }
         let daemon = match start_daemon(setting, programs, world, interrupt) {
             Ok(daemon) => daemon,
-            Err(BenchError::Silent { .. }) => continue,
+            // Containers often refuse io_uring.
+            Err(BenchError::Silent { output, .. }) => {
+                eprintln!("without {name}: {output}");
+                continue;
+            }
             Err(error) => return Err(error),
         };
         let duration = arguments.duration() * 2;
