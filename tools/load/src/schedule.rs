@@ -83,7 +83,7 @@ impl Schedule {
     pub(crate) fn try_next(&self) -> Option<Ticket> {
         let taken = self.taken.get();
         let due = match self.plan.pace {
-            Pace::Closed if self.is_over(taken) => return None,
+            Pace::Closed if self.is_over(taken, self.elapsed()) => return None,
             Pace::Closed => None,
             Pace::Open(_) if taken >= self.released.get() => return None,
             Pace::Open(rate) => Some(self.due(taken, rate)),
@@ -92,11 +92,12 @@ impl Schedule {
         Some(Ticket { request: self.sequence.borrow_mut().next(&self.plan), due })
     }
 
-    fn is_over(&self, requests: u64) -> bool {
+    /// Whether a request that is due `time` after the start, behind `requests` others, is none of this run any more.
+    fn is_over(&self, requests: u64, time: Duration) -> bool {
         self.progress.stop.load(Ordering::Relaxed)
             || match self.plan.limit {
                 Limit::Requests(limit) => requests >= limit,
-                Limit::Duration(limit) => self.elapsed() >= limit,
+                Limit::Duration(limit) => time >= limit,
                 Limit::Stopped => false,
             }
     }
@@ -110,8 +111,12 @@ impl Schedule {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         // SAFETY: an `OwnedFd` is open as long as it lives, and nothing closes or replaces it before `timer` is dropped.
         let timer = unsafe { AsyncFd::register(timer) }?;
-        while !self.is_over(self.released.get()) {
+        loop {
             let next = self.due(self.released.get(), rate);
+            // One that was due within the run is sent even if the run is late by then: not to ask is to hide a long wait.
+            if self.is_over(self.released.get(), next.duration_since(self.start)) {
+                break;
+            }
             let wait = next.saturating_duration_since(Instant::now());
             if wait.is_zero() {
                 self.released.set(self.released.get() + 1);

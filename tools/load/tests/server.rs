@@ -219,6 +219,16 @@ fn at_a_fixed_rate_a_stall_counts_for_all_who_were_due() {
     assert!(slow >= 30, "only {slow} of 50 were slow: {report}");
 }
 
+/// A machine that is busy when the time is over must not hide the last requests.
+#[test]
+fn at_a_fixed_rate_all_who_were_due_in_the_time_are_asked_for() {
+    let mut plan = plan(server(answer_rightly), 0);
+    plan.limit = Limit::Duration(Duration::from_millis(50));
+    plan.pace = Pace::Open(20_000.0);
+    let report = report(plan);
+    assert_eq!((report.answered(), report.failures()), (1_000, 0), "{report}");
+}
+
 #[test]
 fn requests_that_no_connection_had_time_for_are_failures() {
     let silent = server(|_, _| true);
