@@ -42,10 +42,8 @@ fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], BenchError> {
     let bind = |()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listeners = [(); N].map(bind).into_iter().collect::<Result<Vec<_>, _>>().map_err(BenchError::Port)?;
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
-    Ok(std::array::from_fn({
-        let addresses = addresses.map_err(BenchError::Port)?;
-        move |number| addresses[number]
-    }))
+    let addresses = addresses.map_err(BenchError::Port)?;
+    Ok(std::array::from_fn(|number| addresses[number]))
 }
 
 /// How a daemon runs.

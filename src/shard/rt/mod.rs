@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 use mb_core::config::RuntimeKind;
+use rustix::io::retry_on_intr;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
 
@@ -163,7 +164,8 @@ struct Accepted {
 impl Accepted {
     /// Accepts from a socket. Neither its calls nor those of the connection block.
     fn from(listener: &Socket) -> io::Result<Accepted> {
-        let (socket, address) = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, address) = retry_on_intr(|| acceptfrom_with(listener, flags))?;
         // An address of another kind is that of a unix socket.
         let host = address.and_then(|address| SocketAddr::try_from(address).ok());
         Ok(Accepted { socket, peer: host.map_or(Peer::Local, |host| Peer::Host(host.ip())) })
