@@ -1,20 +1,20 @@
-//! One client's connection: a state machine over any stream, polled by whatever runtime the shard runs on.
+//! One client's connection: a state machine over a socket whose calls do not block.
 //!
 //! Reads and writes go through the shard's buffers; a connection owns memory only for what does not fit into one step: the
 //! start of a request whose rest is still to come, and the rest of an answer that the client is slow to take.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::os::fd::OwnedFd;
+use std::task::Context;
 use std::time::Instant;
 
-use futures_io::{AsyncRead, AsyncWrite};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use super::deadline::{Slot, Wait};
+use super::deadline::Wait;
+use super::poller::{Event, Poller};
 use super::question::Pending;
-use super::{Progress, Shard, Then};
+use super::{Core, Progress, Shard, Then};
 use crate::handle::Peer;
 use crate::http::body::Body;
 use crate::http::response::Status;
@@ -37,12 +37,47 @@ enum Phase {
     Lingering(usize),
 }
 
+/// What the poller watches it for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    /// Nothing yet.
+    Not,
+    ForReading,
+    ForBoth,
+}
+
+/// What a connection comes to in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It has requests that can be answered: so many bytes of them are in the inbox, or else in a buffer of its own.
+    Answer(usize),
+    /// It waits.
+    Wait,
+    /// There is more to do, when the others have had their turn.
+    Again,
+    /// It is over.
+    Over,
+}
+
 /// A connection.
-pub struct Connection<S> {
-    stream: S,
+pub(super) struct Connection {
+    socket: OwnedFd,
     peer: Peer,
     phase: Phase,
-    /// Whether a request was answered, so that a silent client is one that keeps its connection for the next.
+    watched: Watched,
+    /// There may be something to read, as far as the poller and the latest read told.
+    is_readable: bool,
+    /// Likewise, room to write.
+    is_writable: bool,
+    /// The other side has closed: only a read that finds the end tells that all was read.
+    has_hung_up: bool,
+    /// It is in line for a turn.
+    pub is_queued: bool,
+    /// It is to be told when an answer from elsewhere has come.
+    pub is_asking: bool,
+    /// Something was written since the deadline was last set.
+    has_written: bool,
+    /// A request was answered, so that a silent client is one that keeps its connection for the next.
     answered: bool,
     /// Received and not yet answered.
     input: Vec<u8>,
@@ -57,202 +92,225 @@ pub struct Connection<S> {
     /// Answers not yet written, from `written` on.
     output: Vec<u8>,
     written: usize,
-    slot: Slot,
 }
 
-/// Serves `stream` until it is closed. It counts as a connection of the shard from this call on, not only when it is polled.
-pub fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    peer: Peer,
-    shard: Rc<Shard>,
-) -> impl Future<Output = ()> + use<S> {
-    let slot = shard.deadlines.borrow_mut().add(shard.clock.now());
-    shard.connections.set(shard.connections.get() + 1);
-    shard.note_accepted();
-    let connection = Connection {
-        stream,
-        peer,
-        phase: Phase::Serving,
-        answered: false,
-        input: Vec::new(),
-        more: false,
-        is_all: true,
-        body: Body::None,
-        pending: None,
-        output: Vec::new(),
-        written: 0,
-        slot,
-    };
-    run(connection, shard)
-}
-
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut connection: Connection<S>, shard: Rc<Shard>) {
-    // An error means that the client is gone; there is nobody left to tell.
-    let _ = poll_fn(|context| connection.poll(context, &shard)).await;
-    shard.deadlines.borrow_mut().remove(connection.slot);
-    shard.connections.set(shard.connections.get() - 1);
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn poll(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<()>> {
-        let expired = shard.deadlines.borrow().expired(self.slot, shard.clock.now());
-        if let Some(wait) = expired
-            && !self.outlive(wait, shard)
-        {
-            return Poll::Ready(Ok(()));
+impl Connection {
+    /// A connection that was accepted just now. Its first request may have come with it: that is found out by reading.
+    pub fn new(socket: OwnedFd, peer: Peer) -> Connection {
+        Connection {
+            socket,
+            peer,
+            phase: Phase::Serving,
+            watched: Watched::Not,
+            is_readable: true,
+            is_writable: true,
+            has_hung_up: false,
+            is_queued: false,
+            is_asking: false,
+            has_written: false,
+            answered: false,
+            input: Vec::new(),
+            more: false,
+            is_all: true,
+            body: Body::None,
+            pending: None,
+            output: Vec::new(),
+            written: 0,
         }
+    }
+
+    /// Takes note of what the poller tells.
+    pub fn note(&mut self, event: Event) {
+        self.is_readable |= event.readable;
+        self.is_writable |= event.writable;
+        self.has_hung_up |= event.hung_up;
+    }
+
+    /// Has the poller watch for what it waits for; until it has to wait, there is no need.
+    pub fn watch(&mut self, poller: &Poller, key: usize) -> io::Result<()> {
+        if self.watched == Watched::Not {
+            poller.watch(&self.socket, key)?;
+            self.watched = Watched::ForReading;
+        }
+        if self.watched == Watched::ForReading && !self.is_writable {
+            poller.watch_writing(&self.socket, key)?;
+            self.watched = Watched::ForBoth;
+        }
+        Ok(())
+    }
+
+    /// Does what can be done up to the next request, which is read into `inbox`. An answer from elsewhere that is not there
+    /// yet wakes the task of `context`.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn advance(&mut self, shard: &Shard, inbox: &mut [u8], context: &mut Context<'_>) -> io::Result<Next> {
         for _ in 0..STEPS {
-            let step = self.step(context, shard);
-            match step {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    let wait = self.wait();
-                    shard.deadlines.borrow_mut().continue_wait(self.slot, wait, shard.clock.now(), context.waker());
-                    return Poll::Pending;
+            if !self.flush()? {
+                return Ok(Next::Wait);
+            }
+            if let Some(pending) = &mut self.pending {
+                if pending.poll(context, &shard.clock.date(), &mut self.output).is_pending() {
+                    return Ok(Next::Wait);
                 }
+                self.pending = None;
+                self.answered = true;
+                continue;
+            }
+            match self.phase {
+                Phase::Serving if self.more => return Ok(Next::Answer(0)),
+                Phase::Serving => match self.receive(inbox)? {
+                    // Between two requests is the moment to go.
+                    None if shard.ends_idle(self.answered) && self.is_between_requests() => {
+                        self.phase = Phase::Finishing;
+                    }
+                    None => return Ok(Next::Wait),
+                    Some(0) => return Ok(Next::Over),
+                    Some(count) => {
+                        self.is_all = count < inbox.len();
+                        if self.input.is_empty() {
+                            return Ok(Next::Answer(count));
+                        }
+                        self.input.extend_from_slice(&inbox[..count]);
+                        return Ok(Next::Answer(0));
+                    }
+                },
+                Phase::Finishing => {
+                    shutdown(&self.socket, Shutdown::Write)?;
+                    self.phase = Phase::Lingering(LINGER_BYTES);
+                }
+                Phase::Closing => return Ok(Next::Over),
+                Phase::Lingering(left) => match self.receive(inbox)? {
+                    None => return Ok(Next::Wait),
+                    Some(count) if count == 0 || count >= left => return Ok(Next::Over),
+                    Some(count) => self.phase = Phase::Lingering(left - count),
+                },
             }
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
+        Ok(Next::Again)
     }
 
-    /// Does one thing. Ready with `false` when the connection is over.
-    fn step(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<bool>> {
-        if self.written < self.output.len() {
-            ready!(self.poll_flush(context, shard))?;
-        }
-        if let Some(pending) = &mut self.pending {
-            ready!(pending.poll(context, &shard.clock.date(), &mut self.output));
-            self.pending = None;
-            return Poll::Ready(Ok(true));
-        }
-        match self.phase {
-            Phase::Serving if self.more => self.answer_buffered(context, shard),
-            Phase::Serving => self.poll_request(context, shard),
-            Phase::Finishing => {
-                ready!(Pin::new(&mut self.stream).poll_close(context))?;
-                self.phase = Phase::Lingering(LINGER_BYTES);
-                Poll::Ready(Ok(true))
+    /// Answers the requests that came to [`Next::Answer`] of it, into `core.output`. `received` is what was read just now, and
+    /// the work on it `began` then.
+    pub fn answer(&mut self, shard: &Shard, core: &mut Core, received: &[u8], began: Instant) {
+        let progress = if received.is_empty() {
+            let progress = shard.answer(core, &self.input, began, self.is_all, self.peer, &mut self.body);
+            self.input.drain(..progress.consumed);
+            if self.input.is_empty() {
+                self.input = Vec::new();
             }
-            Phase::Closing => Poll::Ready(Ok(false)),
-            Phase::Lingering(left) => {
-                let mut core = shard.core.borrow_mut();
-                let count = ready!(Pin::new(&mut self.stream).poll_read(context, &mut core.input))?;
-                self.phase = Phase::Lingering(left.saturating_sub(count));
-                Poll::Ready(Ok(count > 0 && left > count))
-            }
-        }
-    }
-
-    fn poll_request(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<bool>> {
-        let core = &mut *shard.core.borrow_mut();
-        let count = match Pin::new(&mut self.stream).poll_read(context, &mut core.input) {
-            Poll::Ready(count) => count?,
-            // Between two requests is the moment to go.
-            Poll::Pending if shard.ends_idle(self.answered) && self.input.is_empty() && self.body == Body::None => {
-                self.phase = Phase::Finishing;
-                return Poll::Ready(Ok(true));
-            }
-            Poll::Pending => return Poll::Pending,
+            progress
+        } else {
+            let progress = shard.answer(core, received, began, self.is_all, self.peer, &mut self.body);
+            self.input.extend_from_slice(&received[progress.consumed..]);
+            progress
         };
-        if count == 0 {
-            return Poll::Ready(Ok(false));
-        }
-        self.is_all = count < core.input.len();
-        if self.input.is_empty() {
-            let began = Instant::now();
-            let received = std::mem::take(&mut core.input);
-            let progress = shard.answer(core, &received[..count], began, self.is_all, self.peer, &mut self.body);
-            self.input.extend_from_slice(&received[progress.consumed..count]);
-            core.input = received;
-            self.after(progress);
-            return self.poll_write_answers(context, shard, core, began);
-        }
-        self.input.extend_from_slice(&core.input[..count]);
-        self.more = true;
-        Poll::Ready(Ok(true))
-    }
-
-    fn answer_buffered(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<bool>> {
-        let began = Instant::now();
-        let core = &mut *shard.core.borrow_mut();
-        let progress = shard.answer(core, &self.input, began, self.is_all, self.peer, &mut self.body);
-        self.input.drain(..progress.consumed);
-        if self.input.is_empty() {
-            self.input = Vec::new();
-        }
-        self.after(progress);
-        self.poll_write_answers(context, shard, core, began)
-    }
-
-    fn after(&mut self, progress: Progress) {
-        self.more = progress.more;
-        self.pending = progress.pending;
-        self.phase = match progress.then {
+        let Progress { more, then, pending, consumed: _ } = progress;
+        self.more = more;
+        self.pending = pending;
+        self.phase = match then {
             Then::Stay => self.phase,
             Then::Finish => Phase::Finishing,
             Then::Close => Phase::Closing,
         };
     }
 
-    /// Writes what can be written of `core.output` and keeps the rest. The requests were read when the work `began`.
-    fn poll_write_answers(
-        &mut self,
-        context: &mut Context<'_>,
-        shard: &Shard,
-        core: &mut super::Core,
-        began: Instant,
-    ) -> Poll<io::Result<bool>> {
-        let mut written = 0;
-        let mut failed = None;
-        if !core.output.is_empty() {
+    /// Writes what can be written of `answers` and keeps the rest.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn deliver(&mut self, answers: &[u8]) -> io::Result<Next> {
+        if !answers.is_empty() {
             self.answered = true;
-            let now = shard.clock.now();
-            while written < core.output.len() {
-                match Pin::new(&mut self.stream).poll_write(context, &core.output[written..]) {
-                    Poll::Ready(Ok(count)) => written += count,
-                    Poll::Ready(Err(error)) => {
-                        failed = Some(error);
-                        break;
-                    }
-                    Poll::Pending => {
-                        self.output.extend_from_slice(&core.output[written..]);
-                        break;
-                    }
-                }
+            let written = self.send(answers)?;
+            self.output.extend_from_slice(&answers[written..]);
+        }
+        Ok(if self.has_output() {
+            Next::Wait
+        } else if self.pending.is_some() || self.more {
+            Next::Again
+        } else {
+            match self.phase {
+                Phase::Closing => Next::Over,
+                Phase::Serving if !self.is_readable => Next::Wait,
+                _ => Next::Again,
             }
-            core.reset_output();
-            let wait = self.wait();
-            shard.deadlines.borrow_mut().restart(self.slot, wait, now);
-        }
-        core.reporter.tally.measure(began.elapsed());
-        failed.map_or(Poll::Ready(Ok(true)), |error| Poll::Ready(Err(error)))
+        })
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<()>> {
-        while self.written < self.output.len() {
-            let count = ready!(Pin::new(&mut self.stream).poll_write(context, &self.output[self.written..]))?;
-            self.written += count;
-            shard.deadlines.borrow_mut().restart(self.slot, Wait::Write, shard.clock.now());
+    /// Reads what there is; `None` when there is nothing now, and 0 at the end.
+    fn receive(&mut self, inbox: &mut [u8]) -> io::Result<Option<usize>> {
+        if !self.is_readable {
+            return Ok(None);
         }
-        self.output = Vec::new();
-        self.written = 0;
-        let wait = self.wait();
-        shard.deadlines.borrow_mut().restart(self.slot, wait, shard.clock.now());
-        Poll::Ready(Ok(()))
+        match retry_on_intr(|| recv(&self.socket, &mut *inbox, RecvFlags::empty())) {
+            Err(Errno::WOULDBLOCK) => {
+                self.is_readable = false;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+            Ok((count, _)) => {
+                // What did not fill the room was all; the poller tells what comes from now on.
+                self.is_readable = count == inbox.len() || self.has_hung_up;
+                Ok(Some(count))
+            }
+        }
     }
 
-    /// What the connection is waiting for now.
-    fn wait(&self) -> Wait {
-        if self.written < self.output.len() {
+    /// Writes what there is room for.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() && self.is_writable {
+            match retry_on_intr(|| send(&self.socket, &bytes[written..], SendFlags::NOSIGNAL)) {
+                Err(Errno::WOULDBLOCK) => self.is_writable = false,
+                count => written += count?,
+            }
+        }
+        self.has_written |= written > 0;
+        Ok(written)
+    }
+
+    /// Writes what was kept; whether nothing is left of it.
+    fn flush(&mut self) -> io::Result<bool> {
+        if self.has_output() {
+            let output = std::mem::take(&mut self.output);
+            self.written += self.send(&output[self.written..])?;
+            if self.written < output.len() {
+                self.output = output;
+                return Ok(false);
+            }
+            self.written = 0;
+        }
+        Ok(true)
+    }
+
+    fn has_output(&self) -> bool {
+        self.written < self.output.len()
+    }
+
+    fn is_between_requests(&self) -> bool {
+        self.input.is_empty() && self.body == Body::None
+    }
+
+    /// Whether it waits for an answer from elsewhere.
+    pub fn awaits_answer(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether something was written since the last call.
+    pub fn take_written(&mut self) -> bool {
+        std::mem::take(&mut self.has_written)
+    }
+
+    /// What it is waiting for now.
+    pub fn wait(&self) -> Wait {
+        if self.has_output() {
             Wait::Write
         } else if self.pending.is_some() {
             Wait::Answer
         } else if self.phase != Phase::Serving {
             Wait::Linger
-        } else if self.answered && self.input.is_empty() && self.body == Body::None {
+        } else if self.answered && self.is_between_requests() {
             Wait::Idle
         } else {
             Wait::Request
@@ -260,18 +318,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// What happens when `wait` took too long; `false` when the connection ends.
-    fn outlive(&mut self, wait: Wait, shard: &Shard) -> bool {
+    pub fn outlive(&mut self, wait: Wait, shard: &Shard, core: &mut Core) -> bool {
         let unfinished = wait == Wait::Request && self.phase == Phase::Serving && !self.input.is_empty();
         if !unfinished || self.body != Body::None {
             return false;
         }
-        let core = &mut *shard.core.borrow_mut();
         let began = Instant::now();
         core.reject(Status::RequestTimeout, &shard.clock.date());
         core.reporter.tally.measure(began.elapsed());
         self.output.append(&mut core.output);
         self.phase = Phase::Finishing;
-        shard.deadlines.borrow_mut().restart(self.slot, Wait::Write, shard.clock.now());
         true
     }
 }

@@ -1,6 +1,5 @@
 //! Connections that take too long, found by one sweep over all of them instead of a timer for each.
 
-use std::task::Waker;
 use std::time::Duration;
 
 /// What a connection is waiting for.
@@ -32,133 +31,85 @@ impl Wait {
     }
 }
 
-/// Names a connection's deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(usize);
-
 /// The deadline of one connection.
+#[derive(Clone, Copy, Debug)]
 struct Deadline {
     wait: Wait,
     at: Duration,
-    /// Wakes the connection's task.
-    waker: Option<Waker>,
 }
 
-/// The deadlines of all connections of a shard.
-#[derive(Default)]
-pub struct Deadlines {
-    slots: Vec<Option<Deadline>>,
-    free: Vec<usize>,
+impl Deadline {
+    fn new(wait: Wait, now: Duration) -> Deadline {
+        Deadline { wait, at: now + wait.limit() }
+    }
 }
+
+/// The deadlines of all connections of a shard, by the keys of these.
+#[derive(Default)]
+pub struct Deadlines(Vec<Option<Deadline>>);
 
 impl Deadlines {
     /// Adds a connection, which waits for its first request from `now` on.
-    pub fn add(&mut self, now: Duration) -> Slot {
-        let deadline = Some(Deadline { wait: Wait::Request, at: now + Wait::Request.limit(), waker: None });
-        match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot] = deadline;
-                Slot(slot)
-            }
-            None => {
-                self.slots.push(deadline);
-                Slot(self.slots.len() - 1)
-            }
+    pub fn add(&mut self, key: usize, now: Duration) {
+        if self.0.len() <= key {
+            self.0.resize(key + 1, None);
         }
+        self.0[key] = Some(Deadline::new(Wait::Request, now));
     }
 
     /// Forgets a connection.
-    pub fn remove(&mut self, slot: Slot) {
-        self.slots[slot.0] = None;
-        self.free.push(slot.0);
+    pub fn remove(&mut self, key: usize) {
+        self.0[key] = None;
     }
 
     /// The connection starts to wait for something else, or for the same thing anew.
-    pub fn restart(&mut self, slot: Slot, wait: Wait, now: Duration) {
-        if let Some(deadline) = &mut self.slots[slot.0] {
-            deadline.wait = wait;
-            deadline.at = now + wait.limit();
+    pub fn restart(&mut self, key: usize, wait: Wait, now: Duration) {
+        self.0[key] = Some(Deadline::new(wait, now));
+    }
+
+    /// The connection waits for `wait`, and goes on waiting if it already did.
+    pub fn continue_wait(&mut self, key: usize, wait: Wait, now: Duration) {
+        if self.0[key].is_none_or(|deadline| deadline.wait != wait) {
+            self.restart(key, wait, now);
         }
     }
 
-    /// The connection waits for `wait`, and goes on waiting if it already did. Its task is `waker`'s.
-    pub fn continue_wait(&mut self, slot: Slot, wait: Wait, now: Duration, waker: &Waker) {
-        if let Some(deadline) = &mut self.slots[slot.0] {
-            if deadline.wait != wait {
-                deadline.wait = wait;
-                deadline.at = now + wait.limit();
-            }
-            match &mut deadline.waker {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
-        }
-    }
-
-    /// What the connection waited for in vain, if its time is over.
-    pub fn expired(&self, slot: Slot, now: Duration) -> Option<Wait> {
-        self.slots[slot.0].as_ref().filter(|deadline| deadline.at <= now).map(|deadline| deadline.wait)
-    }
-
-    /// Wakes the connections whose time is over.
-    pub fn sweep(&mut self, now: Duration) {
-        for deadline in self.slots.iter_mut().flatten().filter(|deadline| deadline.at <= now) {
-            if let Some(waker) = deadline.waker.take() {
-                waker.wake();
-            }
-        }
-    }
-
-    /// Wakes all connections, so that those which wait for a request see that the shard is draining.
-    pub fn wake_all(&mut self) {
-        for waker in self.slots.iter_mut().flatten().filter_map(|deadline| deadline.waker.take()) {
-            waker.wake();
-        }
+    /// The connections whose time is over, with what they waited for in vain.
+    pub fn expired(&self, now: Duration) -> impl Iterator<Item = (usize, Wait)> {
+        let numbered = self.0.iter().enumerate();
+        numbered.filter_map(move |(key, deadline)| deadline.filter(|it| it.at <= now).map(|it| (key, it.wait)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use super::*;
 
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
+    fn expired(deadlines: &Deadlines, now: Duration) -> Vec<(usize, Wait)> {
+        deadlines.expired(now).collect()
     }
 
     #[test]
     fn a_wait_that_goes_on_keeps_its_deadline_and_a_new_one_starts_anew() {
         let second = Duration::from_secs(1);
-        let count = Arc::new(Count::default());
-        let waker = Waker::from(count.clone());
         let mut deadlines = Deadlines::default();
-        let slot = deadlines.add(Duration::ZERO);
-        deadlines.continue_wait(slot, Wait::Request, 9 * second, &waker);
-        deadlines.sweep(10 * second);
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert_eq!(deadlines.expired(slot, 10 * second), Some(Wait::Request));
-        deadlines.continue_wait(slot, Wait::Idle, 10 * second, &waker);
-        assert_eq!(deadlines.expired(slot, 69 * second), None);
-        assert_eq!(deadlines.expired(slot, 70 * second), Some(Wait::Idle));
-        deadlines.restart(slot, Wait::Idle, 65 * second);
-        assert_eq!(deadlines.expired(slot, 70 * second), None);
+        deadlines.add(3, Duration::ZERO);
+        deadlines.continue_wait(3, Wait::Request, 9 * second);
+        assert_eq!(expired(&deadlines, 9 * second), []);
+        assert_eq!(expired(&deadlines, 10 * second), [(3, Wait::Request)]);
+        deadlines.continue_wait(3, Wait::Idle, 10 * second);
+        assert_eq!(expired(&deadlines, 69 * second), []);
+        assert_eq!(expired(&deadlines, 70 * second), [(3, Wait::Idle)]);
+        deadlines.restart(3, Wait::Idle, 65 * second);
+        assert_eq!(expired(&deadlines, 70 * second), []);
     }
 
     #[test]
-    fn slots_are_used_again() {
+    fn a_connection_that_is_gone_has_no_deadline() {
         let mut deadlines = Deadlines::default();
-        let first = deadlines.add(Duration::ZERO);
-        let second = deadlines.add(Duration::ZERO);
-        deadlines.remove(first);
-        assert_eq!(deadlines.add(Duration::ZERO), first);
-        assert_ne!(first, second);
+        deadlines.add(0, Duration::ZERO);
+        deadlines.add(1, Duration::ZERO);
+        deadlines.remove(0);
+        assert_eq!(expired(&deadlines, Duration::from_secs(10)), [(1, Wait::Request)]);
     }
 }

@@ -4,24 +4,34 @@
 //! - [`listener`]: how listening sockets are made
 //! - [`front`]: those of one address, spread over the shards
 //! - [`gate`]: whether they accept, ordered and acknowledged
-//! - [`connection`]: one client's requests and answers
+//! - `acceptor`: accepting as they order
+//! - `poller`: what a shard waits on
+//! - `rounds`: all connections, served in turn
+//! - `connection`: one client's requests and answers
 //! - [`question`]: an answer that a connection waits for
-//! - [`deadline`]: connections that take too long
+//! - `deadline`: connections that take too long
 //! - [`clock`]: the time, as far as answers show it
 //! - [`rt`]: the runtimes that shards run on
 //! - [`pool`]: all shards, as the control thread sees them
 
+mod acceptor;
+mod bell;
 pub mod clock;
-pub mod connection;
-pub mod deadline;
+mod connection;
+mod deadline;
 pub mod front;
 pub mod gate;
 pub mod listener;
+mod poller;
 pub mod pool;
 pub mod question;
+mod rounds;
 pub mod rt;
+mod signal;
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,8 +46,10 @@ use crate::metrics::hand_over::Reporter;
 use crate::snapshot::Publication;
 use crate::stats::Intake;
 use crate::stats::recorder::Recorder;
+use acceptor::Accepted;
+use bell::Bell;
 use clock::Clock;
-use deadline::Deadlines;
+use poller::Poller;
 use pool::{Orders, Stage};
 use question::{Pending, Questions};
 
@@ -56,12 +68,30 @@ pub struct Shard {
     orders: Arc<Orders>,
     questions: Questions,
     core: RefCell<Core>,
-    deadlines: RefCell<Deadlines>,
+    poller: Poller,
+    bell: Arc<Bell>,
+    /// Connections that were accepted and have had no turn yet.
+    arrivals: RefCell<Vec<Accepted>>,
+    /// Which connections are to be looked after in the next turn, whether or not something has happened to them.
+    sweep: Cell<Sweep>,
     clock: Clock,
     connections: Cell<usize>,
     acceptors: Cell<usize>,
     /// Since when the shard is draining, by its clock.
     draining_since: Cell<Option<Duration>>,
+}
+
+/// What a shard hears by. It is made before its thread is, so that there is somebody to tell when it cannot be.
+struct Senses {
+    epoll: OwnedFd,
+    bell: Arc<Bell>,
+}
+
+impl Senses {
+    fn new() -> io::Result<Senses> {
+        let bell = Bell::new()?;
+        Ok(Senses { epoll: Poller::create(&bell)?, bell })
+    }
 }
 
 /// What is borrowed while a request is answered, never across an await.
@@ -71,11 +101,20 @@ struct Core {
     epoch: u64,
     /// Where answers are counted.
     reporter: Reporter,
-    /// Where connections read to. What is left of it when they wait moves into a buffer of their own, so that an idle
+    /// Where answers are written to. What a connection cannot send of it moves into a buffer of its own, so that an idle
     /// connection has none.
-    input: Box<[u8]>,
-    /// Where answers are written to, likewise.
     output: Vec<u8>,
+}
+
+/// Which connections are to be looked after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sweep {
+    #[default]
+    Nobody,
+    /// Those that take too long.
+    Expired,
+    /// All, lest one that waits for a request does not see that the shard is draining.
+    Everybody,
 }
 
 /// What became of the bytes a connection received.
@@ -115,15 +154,14 @@ impl Shard {
         intake: &Intake,
         questions: Questions,
         reporter: Reporter,
-        seed: u64,
+        senses: Senses,
     ) -> Rc<Shard> {
         let epoch = publication.epoch();
         let core = Core {
-            handler: Handler::new(publication.load(), seed),
+            handler: Handler::new(publication.load(), fastrand::u64(..)),
             recorder: intake.recorder(),
             epoch,
             reporter,
-            input: vec![0; READ_SIZE].into_boxed_slice(),
             output: Vec::with_capacity(READ_SIZE),
         };
         Rc::new(Shard {
@@ -131,7 +169,10 @@ impl Shard {
             orders,
             questions,
             core: RefCell::new(core),
-            deadlines: RefCell::default(),
+            poller: Poller::new(senses.epoll),
+            bell: senses.bell,
+            arrivals: RefCell::default(),
+            sweep: Cell::default(),
             clock: Clock::new(),
             connections: Cell::new(0),
             acceptors: Cell::new(0),
@@ -143,13 +184,26 @@ impl Shard {
     fn tick(&self) {
         self.clock.refresh();
         self.hand_over();
-        let mut deadlines = self.deadlines.borrow_mut();
         if self.orders.stage() >= Stage::Draining {
             self.draining_since.set(self.draining_since.get().or(Some(self.clock.now())));
-            deadlines.wake_all();
+            self.sweep.set(Sweep::Everybody);
         } else {
-            deadlines.sweep(self.clock.now());
+            self.sweep.set(Sweep::Expired);
         }
+        self.bell.ring();
+    }
+
+    /// Takes a connection on, which counts from now on.
+    fn take_on(&self, accepted: Accepted) {
+        self.connections.set(self.connections.get() + 1);
+        self.core.borrow_mut().reporter.tally.accepted += 1;
+        self.arrivals.borrow_mut().push(accepted);
+        self.bell.ring();
+    }
+
+    /// Whether there is something to do that no socket tells of.
+    fn has_news(&self) -> bool {
+        self.bell.has_answered() || self.sweep.get() != Sweep::Nobody || !self.arrivals.borrow().is_empty()
     }
 
     /// Takes the current snapshot over and hands over what was counted.
@@ -161,11 +215,6 @@ impl Shard {
         tally.open = self.connections.get();
         tally.processor_time = clock::processor_time();
         core.reporter.report(&core.handler.snapshot().mirrors);
-    }
-
-    /// Notes that a connection was accepted.
-    fn note_accepted(&self) {
-        self.core.borrow_mut().reporter.tally.accepted += 1;
     }
 
     /// Notes that a connection could not be accepted.
@@ -285,10 +334,11 @@ impl Core {
         answered.ok()
     }
 
-    /// Empties the output buffer, and gives its memory back when an answer was unusually large.
-    fn reset_output(&mut self) {
-        self.output.clear();
-        self.output.shrink_to(2 * WRITE_SIZE);
+    /// Uses the memory of `output` again, and gives some of it back when an answer was unusually large.
+    fn reuse_output(&mut self, mut output: Vec<u8>) {
+        output.clear();
+        output.shrink_to(2 * WRITE_SIZE);
+        self.output = output;
     }
 
     fn reject(&mut self, status: Status, date: &[u8; crate::http::date::HTTP_DATE_LENGTH]) {

@@ -55,7 +55,7 @@ struct Desk {
 }
 
 impl Orders {
-    fn new(shards: usize) -> Orders {
+    pub(super) fn new(shards: usize) -> Orders {
         let desk = || Desk { listeners: Mutex::default(), connections: AtomicUsize::new(UNKNOWN) };
         Orders {
             stage: AtomicU8::new(Stage::Serving as u8),
@@ -84,7 +84,7 @@ impl Orders {
         }
     }
 
-    fn advance(&self, stage: Stage) {
+    pub(super) fn advance(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
     }
 

@@ -4,38 +4,32 @@
 //! - [`tokio`]: epoll, where io_uring is not to be had
 //! - [`probe`]: whether it is
 //! - `ring_setup`: what glommio's rings are made with
-//! - `stream`: a connection that has not had to wait yet
 //!
-//! Both start a shard by the same call. What a shard does with its runtime is written once, here: it accepts as its gates
-//! order, until it is told to drain, and ticks.
+//! Both start a shard by the same call. What a shard does with its runtime is written once, here: it serves its connections,
+//! and has them accepted, until it is told to drain, and ticks. A runtime starts its tasks, sleeps, and waits for its poller.
 
 pub mod glommio;
 pub mod probe;
 mod ring_setup;
-mod signal;
-mod stream;
 pub mod tokio;
 
 use std::fmt::{self, Display};
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures_lite::future;
 use mb_core::config::RuntimeKind;
-use rustix::io::retry_on_intr;
-use rustix::net::{SocketFlags, acceptfrom_with};
-use socket2::Socket;
 
-use self::signal::Signal;
-use super::Shard;
-use super::front::Listener;
-use super::gate::Order;
+use super::acceptor::accept;
 use super::pool::{Orders, Stage};
-use crate::handle::Peer;
+use super::rounds::{Outcome, Rounds};
+use super::signal::Signal;
+use super::{Senses, Shard};
 use crate::metrics::hand_over::Reporter;
 use crate::shard::question::Questions;
 use crate::snapshot::Publication;
@@ -48,8 +42,12 @@ const TICK: Duration = Duration::from_millis(100);
 const DRAIN_TICK: Duration = Duration::from_millis(10);
 /// Between two looks of a shard that ends at whether its acceptors have.
 const END_TICK: Duration = Duration::from_millis(2);
-/// How long accepting pauses when the process or the system has no descriptors or memory left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a shard that has just served waits for more by itself. Shorter times cost more: the kernel sets a timer for those
+/// that are due before its next tick.
+const LINGER: Duration = Duration::from_millis(10);
+/// How long a shard serves before its runtime gets to run other tasks.
+const PASS_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What shards run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +92,14 @@ impl Runtime {
     /// # Errors
     /// What the runtime or the system said.
     pub fn start(self, seat: Seat) -> Result<Handle, String> {
+        let create = || -> io::Result<_> {
+            let senses = Senses::new()?;
+            Ok((senses.epoll.try_clone()?, senses))
+        };
+        let (watched, senses) = create().map_err(|error| error.to_string())?;
         match self {
-            Runtime::IoUring => glommio::start(seat).map(Handle::Glommio),
-            Runtime::Epoll => tokio::start(seat).map(Handle::Tokio),
+            Runtime::IoUring => glommio::start(seat, senses, watched).map(Handle::Glommio),
+            Runtime::Epoll => tokio::start(seat, senses, watched).map(Handle::Tokio),
         }
     }
 }
@@ -143,112 +146,79 @@ impl Handle {
     }
 }
 
-/// A listening socket as a runtime waits on it.
-trait Door: Sized {
-    /// Begins to wait on a socket whose calls do not block.
-    fn open(socket: &Arc<Socket>) -> io::Result<Self>;
-    /// The next connection; the others of the shard get their turn before. Nothing is lost when this is dropped.
-    async fn accept(&self) -> io::Result<Accepted>;
-    /// Ends waiting: when this is done, the runtime does not hold the socket any more.
-    async fn close(self);
-    /// Starts to serve a connection.
-    fn serve(accepted: Accepted, shard: &Rc<Shard>);
+/// How a runtime waits for a shard's poller, and gets its turn.
+trait Watch {
+    /// Ready when there may be something that the poller was not asked for since the last call that was ready.
+    fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Lets the runtime look at its timers and run other tasks.
+    async fn pass(&self);
 }
 
-/// A connection as it was accepted.
-struct Accepted {
-    socket: OwnedFd,
-    peer: Peer,
-}
-
-impl Accepted {
-    /// Accepts from a socket. Neither its calls nor those of the connection block.
-    fn from(listener: &Socket) -> io::Result<Accepted> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (socket, address) = retry_on_intr(|| acceptfrom_with(listener, flags))?;
-        // An address of another kind is that of a unix socket.
-        let host = address.and_then(|address| SocketAddr::try_from(address).ok());
-        Ok(Accepted { socket, peer: host.map_or(Peer::Local, |host| Peer::Host(host.ip())) })
-    }
-}
-
-/// Accepts connections as the gate of `listener` orders, until that or `stop` ends it.
-async fn accept<D: Door>(listener: Listener, shard: Rc<Shard>, stop: Rc<Signal>, sleep: impl AsyncFn(Duration)) {
-    let Listener { socket, attendance } = listener;
-    let mut door = None;
-    while !stop.is_raised() {
-        let order = attendance.order();
-        let told_otherwise = future::or(attendance.changed(order), stop.raised());
-        match order {
-            Order::Accept => {
-                let admitted = async {
-                    let door = match &door {
-                        Some(door) => door,
-                        None => door.insert(D::open(&socket)?),
-                    };
-                    D::serve(door.accept().await?, &shard);
-                    io::Result::Ok(())
-                };
-                let untold = async {
-                    told_otherwise.await;
-                    Ok(())
-                };
-                match future::or(admitted, untold).await {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                    Err(error) => {
-                        tracing::warn!("a connection cannot be accepted: {error}");
-                        shard.note_accept_error();
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                    Ok(()) => {}
-                }
-            }
-            // Another process may have the queue.
-            Order::Stand => {
-                door = None;
-                told_otherwise.await;
-            }
-            Order::Close => {
-                if let Some(door) = door.take() {
-                    D::close(door).await;
-                }
-                return accept_queued::<D>(&socket, &shard);
+/// Serves the connections of `shard` for ever.
+///
+/// A shard that is busy waits on its poller by itself for the next request, which takes one system call; only when none comes
+/// for a while does it sleep by the runtime, which takes more of them.
+///
+/// # Errors
+/// The system does not tell what has happened.
+async fn serve(shard: &Rc<Shard>, mut watch: impl Watch) -> io::Result<()> {
+    let mut rounds = Rounds::new(shard);
+    let mut patience = Duration::ZERO;
+    let mut passed = Instant::now();
+    loop {
+        match rounds.turn(patience)? {
+            Outcome::Unfinished => patience = Duration::ZERO,
+            Outcome::Served => patience = LINGER,
+            Outcome::Idle => {
+                poll_fn(|context| {
+                    shard.bell.register(context.waker());
+                    if shard.has_news() { Poll::Ready(Ok(())) } else { watch.poll_news(context) }
+                })
+                .await?;
+                patience = Duration::ZERO;
             }
         }
-    }
-}
-
-/// Accepts what is queued, so that nobody is reset when the socket is closed.
-fn accept_queued<D: Door>(socket: &Socket, shard: &Rc<Shard>) {
-    let admit_all = || -> io::Result<()> {
-        loop {
-            D::serve(Accepted::from(socket)?, shard);
+        let now = Instant::now();
+        if rounds.take_nudge() || now - passed >= PASS_INTERVAL {
+            watch.pass().await;
+            passed = now;
         }
-    };
-    match admit_all() {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-            tracing::warn!("connections that were queued at an address that is left cannot be accepted: {error}");
-        }
-        _ => {}
     }
 }
 
 /// A shard's life, until its orders end it.
 ///
-/// `start_accepting` starts a task that accepts from a socket until the signal is raised, and counts itself among the shard's
-/// acceptors. `sleep` is the runtime's.
-async fn live(
+/// `spawn` starts a task; `sleep` and `watch` are the runtime's, too.
+async fn live<S: AsyncFn(Duration) + Copy + 'static>(
     number: usize,
     shard: &Rc<Shard>,
     orders: &Orders,
-    start_accepting: impl Fn(Listener, Rc<Signal>),
-    sleep: impl AsyncFn(Duration),
+    spawn: impl Fn(Pin<Box<dyn Future<Output = ()>>>),
+    sleep: S,
+    watch: impl Watch,
+) {
+    let served = async {
+        if let Err(error) = serve(shard, watch).await {
+            tracing::error!("a shard ends: its sockets cannot be waited on: {error}");
+        }
+    };
+    let ordered = obey(number, shard, orders, spawn, sleep);
+    future::or(ordered, served).await;
+}
+
+/// Does what is ordered, and ticks, until the end is.
+async fn obey<S: AsyncFn(Duration) + Copy + 'static>(
+    number: usize,
+    shard: &Rc<Shard>,
+    orders: &Orders,
+    spawn: impl Fn(Pin<Box<dyn Future<Output = ()>>>),
+    sleep: S,
 ) {
     let mut stops = Vec::new();
     loop {
         for listener in orders.fetch_listeners(number) {
             let stop = Rc::new(Signal::default());
-            start_accepting(listener, stop.clone());
+            spawn(Box::pin(accept(listener, shard.clone(), stop.clone(), sleep)));
             stops.push(stop);
         }
         let tick = match orders.stage() {
@@ -271,21 +241,5 @@ async fn live(
     while orders.stage() == Stage::Draining && shard.connections.get() > 0 {
         shard.tick();
         sleep(DRAIN_TICK).await;
-    }
-}
-
-/// Counts a task among the acceptors of its shard.
-struct Acceptor(Rc<Shard>);
-
-impl Acceptor {
-    fn new(shard: &Rc<Shard>) -> Acceptor {
-        shard.acceptors.set(shard.acceptors.get() + 1);
-        Acceptor(shard.clone())
-    }
-}
-
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        self.0.acceptors.set(self.0.acceptors.get() - 1);
     }
 }

@@ -1,0 +1,137 @@
+//! Accepting connections from a listening socket, as its gate orders: a task opens and closes the door, and the shard accepts
+//! those that have come to an open one in its turns.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::future;
+use rustix::io::retry_on_intr;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::Socket;
+
+use super::Shard;
+use super::front::Listener;
+use super::gate::Order;
+use super::poller::{Door, Frame};
+use super::signal::Signal;
+use crate::handle::Peer;
+
+/// Most connections that are accepted before those of the shard get their turn.
+const BURST: usize = 64;
+/// How long accepting pauses when the process or the system has no descriptors or memory left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection as it was accepted.
+pub(super) struct Accepted {
+    pub socket: OwnedFd,
+    pub peer: Peer,
+}
+
+impl Accepted {
+    /// Accepts from a socket. Neither its calls nor those of the connection block.
+    fn from(listener: &Socket) -> io::Result<Accepted> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, address) = retry_on_intr(|| acceptfrom_with(listener, flags))?;
+        // An address of another kind is that of a unix socket.
+        let host = address.and_then(|address| SocketAddr::try_from(address).ok());
+        Ok(Accepted { socket, peer: host.map_or(Peer::Local, |host| Peer::Host(host.ip())) })
+    }
+}
+
+/// Accepts connections as the gate of `listener` orders, until that or `stop` ends it. It counts among the shard's acceptors
+/// from this call on. `sleep` is the runtime's.
+pub(super) fn accept(
+    listener: Listener,
+    shard: Rc<Shard>,
+    stop: Rc<Signal>,
+    sleep: impl AsyncFn(Duration),
+) -> impl Future<Output = ()> {
+    let counted = Counted::new(shard);
+    async move {
+        let shard = counted.0.clone();
+        let Listener { socket, attendance } = listener;
+        let mut door = None;
+        while !stop.is_raised() {
+            let order = attendance.order();
+            let told_otherwise = future::or(shard.bell.heard(attendance.changed(order)), stop.raised());
+            match order {
+                Order::Accept => {
+                    let opened = match &door {
+                        Some(door) => Ok(door),
+                        None => Door::open(&shard, &socket).map(|opened| &*door.insert(opened)),
+                    };
+                    let untold = async {
+                        told_otherwise.await;
+                        None
+                    };
+                    let failure = match opened {
+                        Ok(door) => future::or(untold, async { Some(door.failed().await) }).await,
+                        Err(error) => Some(error),
+                    };
+                    if let Some(error) = failure {
+                        tracing::warn!("a connection cannot be accepted: {error}");
+                        shard.note_accept_error();
+                        door = None;
+                        sleep(PAUSE).await;
+                    }
+                }
+                // Another process may have the queue.
+                Order::Stand => {
+                    door = None;
+                    told_otherwise.await;
+                }
+                Order::Close => return accept_queued(&socket, &shard),
+            }
+        }
+    }
+}
+
+/// Accepts up to [`BURST`] connections that have come to a socket; whether there may be more.
+pub(super) fn accept_some(frame: &Frame, shard: &Shard) -> bool {
+    for _ in 0..BURST {
+        match Accepted::from(&frame.socket) {
+            Ok(accepted) => shard.take_on(accepted),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                frame.fail(error);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Accepts what is queued, so that nobody is reset when the socket is closed.
+fn accept_queued(socket: &Socket, shard: &Shard) {
+    loop {
+        match Accepted::from(socket) {
+            Ok(accepted) => shard.take_on(accepted),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!("connections that were queued at an address that is left cannot be accepted: {error}");
+                return;
+            }
+        }
+    }
+}
+
+/// Counts a task among the acceptors of its shard.
+struct Counted(Rc<Shard>);
+
+impl Counted {
+    fn new(shard: Rc<Shard>) -> Counted {
+        shard.acceptors.set(shard.acceptors.get() + 1);
+        Counted(shard)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.acceptors.set(self.0.acceptors.get() - 1);
+    }
+}
