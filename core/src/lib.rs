@@ -4,6 +4,7 @@
 //! - [`config`]: the configuration file, as typed by the operator and as used by the programs
 //! - [`memory`]: asked for ahead of its use, and in huge pages
 //! - [`mirror`]: the mirror record and its states
+//! - [`priority`]: what gives way to answering requests
 //! - [`path`]: repository paths: decoding, cleaning, encoding
 //! - [`geo`]: from a network address to a place and an autonomous system
 //! - [`store`]: mirror records, source files and mirror logs, behind one trait
@@ -19,5 +20,6 @@ pub mod link;
 pub mod memory;
 pub mod mirror;
 pub mod path;
+pub mod priority;
 pub mod store;
 pub mod time;

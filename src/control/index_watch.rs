@@ -4,17 +4,19 @@
 //! reported once, and the one in use stays.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam::channel::{RecvTimeoutError, Sender, bounded, select};
 use mb_core::geo::GeoDatabase;
+use mb_core::priority::give_way;
 use mb_index::{
     CURRENT_NAME, FileIndex, Kind, MirrorIndex, Opened, file_name, open_newest_files, open_newest_mirrors, read_current,
 };
 use notify::{RecursiveMode, Watcher};
-use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use crate::handle::Settings;
 use crate::select::MirrorTable;
@@ -33,6 +35,9 @@ pub struct IndexWatch {
     /// What was reported, so that a lasting trouble is reported once.
     reported: HashSet<String>,
 }
+
+/// Has the folder followed until it is dropped.
+pub struct Following(#[expect(dead_code, reason = "that it is gone is what is told")] Sender<Infallible>);
 
 impl IndexWatch {
     /// Opens the newest generations in `dir` that pass their checks.
@@ -68,10 +73,14 @@ impl IndexWatch {
         &self.publication
     }
 
-    /// Follows the folder for as long as the returned future is polled.
-    pub async fn follow(mut self) {
-        let changed = Arc::new(Notify::new());
-        let _watcher = match watch(&self.dir, changed.clone()) {
+    /// Follows the folder until the returned value is dropped, on a thread that gives way to shards: opening a large index takes
+    /// a tenth of a second of a core.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn follow(mut self) -> io::Result<Following> {
+        let (change, changes) = bounded(1);
+        let watcher = match watch(&self.dir, change) {
             Ok(watcher) => Some(watcher),
             Err(error) => {
                 tracing::warn!(
@@ -82,19 +91,28 @@ impl IndexWatch {
                 None
             }
         };
-        loop {
-            // The wait's outcome does not matter: either way it is time to look.
-            let _ = timeout(LOOK_INTERVAL, changed.notified()).await;
-            let looking = tokio::task::spawn_blocking(move || {
+        let (follows, followed) = bounded(0);
+        let work = move || {
+            let _watcher = watcher;
+            give_way();
+            loop {
+                select! {
+                    recv(followed) -> _ => return,
+                    // Nobody tells of changes any more when they cannot be watched for.
+                    recv(changes) -> change => if change.is_err() {
+                        match followed.recv_timeout(LOOK_INTERVAL) {
+                            Err(RecvTimeoutError::Timeout) => {}
+                            _ => return,
+                        }
+                    },
+                    default(LOOK_INTERVAL) => {}
+                }
                 self.look();
                 self.publication.release_retired();
-                self
-            });
-            match looking.await {
-                Ok(watch) => self = watch,
-                Err(error) => return tracing::error!("the index is not followed any more: {error}"),
             }
-        }
+        };
+        std::thread::Builder::new().name("index".to_owned()).spawn(work)?;
+        Ok(Following(follows))
     }
 
     /// Puts what `CURRENT` names in use, if it is not yet.
@@ -168,8 +186,8 @@ fn report_once(trouble: &str, reported: &mut HashSet<String>) {
     }
 }
 
-/// Notifies `changed` when `CURRENT` in `dir` is replaced.
-fn watch(dir: &Path, changed: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
+/// Tells `changed` when `CURRENT` in `dir` is replaced.
+fn watch(dir: &Path, changed: Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let concerns = match &event {
             Ok(event) => {
@@ -179,7 +197,8 @@ fn watch(dir: &Path, changed: Arc<Notify>) -> notify::Result<notify::Recommended
             Err(_) => true,
         };
         if concerns {
-            changed.notify_one();
+            // A change that has not been seen yet stands for this one, too.
+            let _ = changed.try_send(());
         }
     })?;
     watcher.watch(dir, RecursiveMode::NonRecursive)?;

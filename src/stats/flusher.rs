@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, select};
 use mb_core::mirror::MirrorId;
+use mb_core::priority::give_way;
 use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
 use time::Date;
 
@@ -82,7 +83,11 @@ impl Flusher {
             away: false,
             figures,
         };
-        let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(move || worker.run(&stopped))?;
+        let work = move || {
+            give_way();
+            worker.run(&stopped);
+        };
+        let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(work)?;
         Ok(Flusher { stop, thread })
     }
 

@@ -74,7 +74,7 @@ impl Server {
                     retention: tokio::sync::watch::channel(mb_core::config::StatsRetention::default()).1,
                 };
                 let service = rpc::Service::new(parts, password.as_bytes());
-                tokio::spawn(watch.follow());
+                let _following = watch.follow().unwrap();
                 let socket = ControlSocket::bind("RPCListenAddress", "127.0.0.1:0").await.unwrap();
                 tell_address.send(socket.local_addr().unwrap()).unwrap();
                 let shutdown = async { drop(stopped.await) };

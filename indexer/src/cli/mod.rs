@@ -108,6 +108,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     // A one-shot command says what it did itself; what is odd is said in either case.
     log_to_stderr(if matches!(arguments.command, Command::Run { .. }) { "info" } else { "warn" });
+    mb_core::priority::give_way();
     match dispatch(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -196,7 +196,7 @@ async fn begin(
         missing_geo,
         rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
         metrics: MetricsServer::start(metrics_socket, seen),
-        following: tokio::spawn(watch.follow()),
+        following: Some(watch.follow()?),
         feed: tokio::spawn(change_feed::follow(table.clone(), link)),
         pruning: tokio::spawn(retention::follow(table, retained)),
         answering: tokio::spawn(async move {

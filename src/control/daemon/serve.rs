@@ -16,6 +16,7 @@ use super::reload::Reloaded;
 use super::signals::{PATIENCE, Signal, Signals};
 use super::{DaemonError, Options};
 use crate::control::control_socket::ControlSocket;
+use crate::control::index_watch::Following;
 use crate::control::logging::Log;
 use crate::control::orders::{Answer, Order, Task};
 use crate::control::pid_file::PidFile;
@@ -50,7 +51,8 @@ pub(super) struct Daemon {
     pub(super) publication: Arc<Publication>,
     pub(super) rpc: RpcServer,
     pub(super) metrics: MetricsServer,
-    pub(super) following: JoinHandle<()>,
+    /// Taken at the end.
+    pub(super) following: Option<Following>,
     pub(super) feed: JoinHandle<()>,
     pub(super) pruning: JoinHandle<()>,
     /// Told when `StatsRetention` changes.
@@ -83,7 +85,7 @@ impl Daemon {
     /// Serves until the end.
     pub(super) async fn serve(mut self, signals: &mut Signals) -> Result<(), DaemonError> {
         let end = self.until_the_end(signals).await;
-        self.following.abort();
+        self.following = None;
         self.feed.abort();
         self.pruning.abort();
         let mut statistics = self.statistics.take();

@@ -20,6 +20,8 @@ use self::line::LineFormat;
 pub use self::writer::Destination;
 use self::writer::{Orders, Writer};
 use super::figures::Figures;
+use mb_core::priority::give_way;
+
 use crate::handle::Handler;
 use crate::handle::outcome::{Kind, Outcome};
 use crate::snapshot::Snapshot;
@@ -96,8 +98,11 @@ impl DownloadLog {
         let orders = Arc::new(Orders::new(destination));
         let format = LineFormat::new(TimeZone::system());
         let writer = Writer::new(Arc::clone(&orders), format, Arc::clone(&figures));
-        let thread =
-            std::thread::Builder::new().name("download-log".to_owned()).spawn(move || writer.run(&inbox, &spare))?;
+        let work = move || {
+            give_way();
+            writer.run(&inbox, &spare);
+        };
+        let thread = std::thread::Builder::new().name("download-log".to_owned()).spawn(work)?;
         Ok(DownloadLog { intake: Intake { batches, spares, figures }, orders, thread })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use mb_core::priority::give_way;
 use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
 
 /// Jobs that wait: a batch, a question and some notes. A store that does not answer gets no more.
@@ -53,6 +54,7 @@ impl StoreThread {
         let (jobs, todo) = bounded(JOBS_WAITING);
         let (done, answers) = bounded(2 * JOBS_WAITING);
         let work = move || {
+            give_way();
             for job in todo {
                 let answer = match job {
                     Job::Add(batch) => {

@@ -1,0 +1,38 @@
+//! What gives way to answering requests.
+
+use rustix::process::{getpriority_process, setpriority_process};
+
+/// Steps of priority between who answers and who does not: the kernel lets the one run as soon as it has something to do, and
+/// gives the other a quarter of a core that both are after for long.
+const STEPS: i32 = 5;
+/// The lowest priority.
+const LOWEST: i32 = 19;
+
+/// Lowers the priority of the calling thread, and of the threads and processes that it starts from now on.
+pub fn give_way() {
+    // Linux has a priority for each thread, and takes no process for the calling one. Where it does not let itself be asked,
+    // as under some security filters, everything keeps working.
+    if let Ok(priority) = getpriority_process(None) {
+        let _ = setpriority_process(None, (priority + STEPS).min(LOWEST));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn only_the_calling_thread_and_what_it_starts_give_way() {
+        let priority = || getpriority_process(None).unwrap();
+        let before = priority();
+        let lowered = thread::spawn(move || {
+            give_way();
+            (priority(), thread::spawn(priority).join().unwrap())
+        });
+        let expected = (before + STEPS).min(LOWEST);
+        assert_eq!(lowered.join().unwrap(), (expected, expected));
+        assert_eq!(priority(), before);
+    }
+}
