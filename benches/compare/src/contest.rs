@@ -62,6 +62,10 @@ pub(crate) const OURS: [Setting; 2] = [
     Setting { name: "ours, epoll", runtime: "epoll", shards: 1, core: None },
 ];
 
+/// The same of another build.
+const BEFORE: [Setting; 2] =
+    [Setting { name: "before, io_uring", ..OURS[0] }, Setting { name: "before, epoll", ..OURS[1] }];
+
 /// Starts a daemon.
 pub(crate) fn start_daemon(
     setting: Setting,
@@ -164,7 +168,8 @@ fn start(
         let server = Server::start("nginx", &mut command, &world.folder, address, interrupt)?;
         contestants.push(Contestant { server, address, closing: address, ours: false });
     }
-    for setting in OURS {
+    let before = arguments.before.iter().flat_map(|programs| BEFORE.map(|setting| (setting, programs.as_path())));
+    for (setting, programs) in before.chain(OURS.map(|setting| (setting, programs))) {
         let name = setting.name;
         if wanted(name) {
             match start_daemon(Setting { core: Some(core), ..setting }, programs, world, interrupt) {
@@ -223,7 +228,7 @@ fn measure(
     };
     let cpu = server.cpu_time()?;
     let seen = wrk.run(*address, load, interrupt)?;
-    let cpu = server.cpu_time()? - cpu;
+    let cpu = server.cpu_time()?.since(cpu);
     drop(crowd);
     if seen.errors > 0 || seen.requests == 0 {
         let (server, workload) = (server.name, workload.title());
@@ -233,8 +238,10 @@ fn measure(
         server: server.name,
         workload,
         per_second: seen.requests as f64 / seen.seconds,
-        cpu_us: cpu.as_secs_f64() * 1e6 / seen.requests as f64,
-        busy: cpu.as_secs_f64() / seen.seconds,
+        cpu_us: cpu.total().as_secs_f64() * 1e6 / seen.requests as f64,
+        user_us: cpu.user.as_secs_f64() * 1e6 / seen.requests as f64,
+        busy: cpu.total().as_secs_f64() / seen.seconds,
+        client_busy: seen.busy,
         p50_us: known(seen.p50),
         p99_us: known(seen.p99),
         p999_us: known(seen.p999),

@@ -24,7 +24,7 @@ pub(crate) enum BenchError {
     Failed { server: &'static str, workload: &'static str, errors: u64, requests: u64 },
     #[error("an answer never changed after `mirrorbits {0}`")]
     Unchanged(String),
-    #[error("`mirrorbits {0}` failed: {1}")]
+    #[error("`{0}` failed: {1}")]
     Command(String, String),
     #[error("{needed} descriptors are needed and {maximum} allowed: raise `ulimit -Hn`, or give a smaller --idle")]
     Descriptors { needed: u64, maximum: u64 },

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 pub(crate) use error::BenchError;
 use interrupt::Interrupt;
@@ -42,6 +42,8 @@ use world::{Size, World};
 #[derive(Debug, Parser)]
 #[command(name = "mb-bench")]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Rounds; the table has the medians
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -54,6 +56,9 @@ pub(crate) struct Arguments {
     /// Only these servers, by a part of their names: floor, nginx, io_uring, epoll
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
+    /// Folder with another build of ours, to be measured in turns with this one
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Files of the large repository
     #[arg(long, default_value_t = 1_000_000)]
     files: usize,
@@ -75,6 +80,14 @@ pub(crate) struct Arguments {
     /// Also write everything as JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+/// What another process of this program does for the comparison.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Publishes a new index as the indexer does: from a process of its own, which gives way to the redirector
+    #[command(hide = true)]
+    Publish(swap::Publication),
 }
 
 impl Arguments {
@@ -101,7 +114,12 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let done = match &arguments.part {
+        Some(Part::Publish(publication)) => publication.publish(),
+        None => run(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mb-bench: {error}");

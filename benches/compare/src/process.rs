@@ -62,12 +62,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Processor time used so far, in user mode and in the kernel, by all threads.
-    pub(crate) fn cpu_time(&self) -> Result<Duration, BenchError> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let text = std::fs::read_to_string(&path).map_err(BenchError::at("read", Path::new(&path)))?;
-        let ticks = ticks(&text).ok_or(BenchError::Proc(path))?;
-        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    /// Processor time used so far.
+    pub(crate) fn cpu_time(&self) -> Result<CpuTime, BenchError> {
+        CpuTime::of(&self.child)
     }
 
     /// How many descriptors each of its epoll instances watches, by the number of the instance's descriptor.
@@ -92,10 +89,37 @@ impl Server {
     }
 }
 
+/// Processor time of all threads of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CpuTime {
+    pub(crate) user: Duration,
+    pub(crate) kernel: Duration,
+}
+
+impl CpuTime {
+    /// What a process that has not been waited for has used so far.
+    pub(crate) fn of(process: &Child) -> Result<CpuTime, BenchError> {
+        let path = format!("/proc/{}/stat", process.id());
+        let text = std::fs::read_to_string(&path).map_err(BenchError::at("read", Path::new(&path)))?;
+        let [user, kernel] = ticks(&text).ok_or(BenchError::Proc(path))?;
+        let time = |ticks: u64| Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
+        Ok(CpuTime { user: time(user), kernel: time(kernel) })
+    }
+
+    /// What was used since `earlier`.
+    pub(crate) fn since(self, earlier: CpuTime) -> CpuTime {
+        CpuTime { user: self.user - earlier.user, kernel: self.kernel - earlier.kernel }
+    }
+
+    pub(crate) fn total(self) -> Duration {
+        self.user + self.kernel
+    }
+}
+
 /// `utime` and `stime` of proc_pid_stat(5). The name in parentheses before them may hold anything.
-fn ticks(stat: &str) -> Option<u64> {
+fn ticks(stat: &str) -> Option<[u64; 2]> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+    Some([fields.next()?.parse().ok()?, fields.next()?.parse().ok()?])
 }
 
 impl Drop for Server {
@@ -119,7 +143,7 @@ mod tests {
     #[test]
     fn times_are_found_behind_any_name() {
         let stat = "7 (a ) (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 31 0 0 20 0 1 0 100 0 0";
-        assert_eq!(ticks(stat), Some(281));
+        assert_eq!(ticks(stat), Some([250, 31]));
         assert_eq!(ticks("nonsense"), None);
     }
 }

@@ -18,8 +18,12 @@ pub(crate) struct Measurement {
     pub(crate) per_second: f64,
     /// Processor time of the server for each request, in microseconds.
     pub(crate) cpu_us: f64,
+    /// The part of it that is not the kernel's.
+    pub(crate) user_us: f64,
     /// Share of the core that the server used; where it is well below 1, wrk was the limit.
     pub(crate) busy: f64,
+    /// Share of its core that wrk used.
+    pub(crate) client_busy: f64,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
     pub(crate) p999_us: Option<f64>,
@@ -94,9 +98,10 @@ impl Results {
         let _ = writeln!(text, "Versions: {}.\n\nWorkloads: {}.\n", self.versions.join("; "), self.workload_size);
         if !self.measurements.is_empty() {
             text.push_str(
-                "| workload | server | requests/s | CPU µs/request | × floor | core | p50 µs | p99 µs | p99.9 µs |\n",
+                "| workload | server | requests/s | CPU µs/request | user | × floor | core | wrk's core | p50 µs | p99 µs | \
+                 p99.9 µs |\n",
             );
-            text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+            text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
         }
         let mut idle = Vec::new();
         for (workload, server) in self.pairs() {
@@ -109,11 +114,13 @@ impl Results {
             let ratio = cpu.zip(floor).map_or("–".to_owned(), |(cpu, floor)| format!("{:.2}", cpu / floor));
             let _ = writeln!(
                 text,
-                "| {} | {server} | {} | {} | {ratio} | {} % | {} | {} | {} |",
+                "| {} | {server} | {} | {} | {} | {ratio} | {} % | {} % | {} | {} | {} |",
                 workload.title(),
                 of(|m| Some(m.per_second), 0),
                 of(|m| Some(m.cpu_us), 2),
+                of(|m| Some(m.user_us), 2),
                 of(|m| Some(m.busy * 100.0), 0),
+                of(|m| Some(m.client_busy * 100.0), 0),
                 of(|m| m.p50_us, 0),
                 of(|m| m.p99_us, 0),
                 of(|m| m.p999_us, 0),

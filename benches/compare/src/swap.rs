@@ -1,14 +1,16 @@
 //! Our answers while the index is exchanged, and how soon a change of a mirror is in them.
 //!
 //! Unlike in the contest, the daemon may use all cores: only its shard is bound to one. A new generation is opened and
-//! verified on the control thread, which must not take the shard's time.
+//! verified on a thread that gives way, which must not take the shard's time.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::Args;
+use mb_core::priority::give_way;
 use mb_core::store::{EmbeddedStore, Store as _};
 use mb_index::Publisher;
 use mb_load::{File, Limit, Pace, Plan, Report, Running, start};
@@ -17,7 +19,7 @@ use crate::contest::{Daemon, OURS, start_daemon};
 use crate::interrupt::Interrupt;
 use crate::places::NETWORKS;
 use crate::result::{Results, SwapResult};
-use crate::world::{ONLY_ON_FIRST, World, mirror_name, path};
+use crate::world::{ONLY_ON_FIRST, Size, World, mirror_name, path};
 use crate::{Arguments, BenchError};
 
 /// Connections of the load.
@@ -70,16 +72,49 @@ pub(crate) fn run(
             enabled = !enabled;
             command(programs, daemon.rpc, if enabled { "enable" } else { "disable" })
         })?;
-        let mirrors = EmbeddedStore::open(&world.state_dir())?.mirrors()?;
-        let mut revision = 0;
+        let mut publication = Publication::of(world);
         report("new file indexes", &mut || {
-            revision += 1;
-            let model = world.model(revision)?;
-            Publisher::new(&world.index_dir()).lock()?.publish(Some(&model), &mirrors)?;
-            Ok(())
+            publication.revision += 1;
+            publication.by_another_process()
         })?;
     }
     Ok(())
+}
+
+/// A new index for a world.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Publication {
+    folder: PathBuf,
+    files: usize,
+    mirrors: u32,
+    sets: usize,
+    revision: u64,
+}
+
+impl Publication {
+    fn of(world: &World) -> Publication {
+        let Size { files, mirrors, sets } = world.size;
+        Publication { folder: world.folder.clone(), files, mirrors, sets, revision: 0 }
+    }
+
+    fn by_another_process(&self) -> Result<(), BenchError> {
+        let Publication { folder, files, mirrors, sets, revision } = self;
+        let own = std::env::current_exe().map_err(BenchError::at("find", "this program".as_ref()))?;
+        let mut command = Command::new(own);
+        command.arg("publish").arg(folder);
+        command.args([files.to_string(), mirrors.to_string(), sets.to_string(), revision.to_string()]);
+        succeed(&mut command, "mb-bench", "publish")
+    }
+
+    /// Makes and publishes it.
+    pub(crate) fn publish(&self) -> Result<(), BenchError> {
+        give_way();
+        let Publication { files, mirrors, sets, revision, .. } = *self;
+        let world = World { size: Size { files, mirrors, sets }, folder: self.folder.clone() };
+        let mirrors = EmbeddedStore::open(&world.state_dir())?.mirrors()?;
+        Publisher::new(&world.index_dir()).lock()?.publish(Some(&world.model(revision)?), &mirrors)?;
+        Ok(())
+    }
 }
 
 /// Repeats `change` while load at a fixed rate is answered. Returns what became of it, and the number of changes.
@@ -121,12 +156,16 @@ fn repeat(
 }
 
 fn command(programs: &Path, rpc: SocketAddr, what: &str) -> Result<(), BenchError> {
-    let output = mirrorbits(programs, rpc, what).output();
-    let output = output.map_err(|source| BenchError::Start { program: "mirrorbits", source })?;
+    succeed(&mut mirrorbits(programs, rpc, what), "mirrorbits", what)
+}
+
+fn succeed(command: &mut Command, program: &'static str, what: &str) -> Result<(), BenchError> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|source| BenchError::Start { program, source })?;
     if output.status.success() {
         return Ok(());
     }
-    Err(BenchError::Command(what.to_owned(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    Err(BenchError::Command(format!("{program} {what}"), String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
 /// `mirrorbits enable` or `disable` of the first mirror.

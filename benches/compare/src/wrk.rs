@@ -5,13 +5,13 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use crate::BenchError;
 use crate::interrupt::Interrupt;
-use crate::process::pinned;
+use crate::process::{CpuTime, pinned};
 
 /// Sends the requests of a list in order, and prints what it saw as JSON. Arguments: list, requests per write, header lines.
 const SCRIPT: &str = include_str!("requests.lua");
@@ -36,6 +36,9 @@ pub(crate) struct Load<'a> {
 /// more answers below the least latency than its percentiles count.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Seen {
+    /// Share of its core that wrk used while it asked.
+    #[serde(default)]
+    pub(crate) busy: f64,
     pub(crate) requests: u64,
     pub(crate) seconds: f64,
     pub(crate) p50: f64,
@@ -76,7 +79,18 @@ impl Wrk {
             .stderr(Stdio::inherit())
             .spawn()
             .map_err(failed)?;
+        let started = Instant::now();
+        let mut used = None;
+        let mut busy = 0.0;
         while child.try_wait().map_err(failed)?.is_none() {
+            // At first it reads its list.
+            if started.elapsed() > load.duration / 2 {
+                let (now, time) = (Instant::now(), CpuTime::of(&child)?.total());
+                let (began, before) = *used.get_or_insert((now, time));
+                if now > began {
+                    busy = (time - before).as_secs_f64() / (now - began).as_secs_f64();
+                }
+            }
             if let Err(interrupted) = interrupt.check() {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -88,6 +102,7 @@ impl Wrk {
         let read = File::open(&self.output).and_then(|mut file| file.read_to_string(&mut text));
         read.map_err(BenchError::at("read", &self.output))?;
         let line = text.lines().find(|line| line.starts_with('{'));
-        line.and_then(|line| serde_json::from_str(line).ok()).ok_or(BenchError::Wrk(text))
+        let seen = line.and_then(|line| serde_json::from_str::<Seen>(line).ok());
+        seen.map(|seen| Seen { busy, ..seen }).ok_or(BenchError::Wrk(text))
     }
 }
