@@ -231,6 +231,9 @@ impl Worker {
         }
         self.spool.tidy(&self.figures);
         self.report();
+        if !self.away {
+            self.store.end(deadline);
+        }
     }
 
     /// Takes over what the shards have handed over.

@@ -67,12 +67,21 @@ impl StoreThread {
                     }
                 };
                 if done.send(answer).is_err() {
-                    return;
+                    break;
                 }
             }
+            // The store first: that nobody answers any more tells that it is let go.
+            drop(store);
+            drop(done);
         };
         std::thread::Builder::new().name("statistics-store".to_owned()).spawn(work)?;
         Ok(StoreThread { jobs, answers })
+    }
+
+    /// Ends it, and waits until it has let the store go or `deadline` has come: whoever closes a database last tidies it up.
+    pub(super) fn end(self, deadline: Instant) {
+        drop(self.jobs);
+        while self.answers.recv_deadline(deadline).is_ok() {}
     }
 
     /// Hands a job over; `false` when too many wait already.
