@@ -7,12 +7,12 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_lite::AsyncRead;
+use futures_lite::{AsyncRead, future};
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, executor, spawn_local};
 
-use super::{Seat, Watch, live};
+use super::{Seat, Watch, obey, serve};
 use crate::shard::{Senses, Shard};
 
 /// Entries of the submission queue: a poll and some timers.
@@ -49,7 +49,8 @@ pub(super) fn start(seat: Seat, senses: Senses, watched: OwnedFd) -> Result<Hand
             let _ = started.send(());
             let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses);
             let watched = Watched { poller: watched, poll: None };
-            live(number, &shard, &orders, |task| drop(spawn_local(task).detach()), pause, watched).await;
+            let ordered = obey(number, &shard, &orders, |task| drop(spawn_local(task).detach()), pause);
+            future::or(ordered, serve(&shard, watched)).await;
         })
         .map_err(|error| error.to_string())?;
     match starts.recv() {

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_lite::future;
 use mb_core::config::RuntimeKind;
 
 use super::acceptor::accept;
@@ -154,14 +153,16 @@ trait Watch {
     async fn pass(&self);
 }
 
-/// Serves the connections of `shard` for ever.
-///
+/// Serves the connections of `shard`, until the system does not tell any more what has happened.
+async fn serve(shard: &Rc<Shard>, watch: impl Watch) {
+    if let Err(error) = take_turns(shard, watch).await {
+        tracing::error!("a shard ends: its sockets cannot be waited on: {error}");
+    }
+}
+
 /// A shard that is busy waits on its poller by itself for the next request, which takes one system call; only when none comes
 /// for a while does it sleep by the runtime, which takes more of them.
-///
-/// # Errors
-/// The system does not tell what has happened.
-async fn serve(shard: &Rc<Shard>, mut watch: impl Watch) -> io::Result<()> {
+async fn take_turns(shard: &Rc<Shard>, mut watch: impl Watch) -> io::Result<()> {
     let mut rounds = Rounds::new(shard);
     let mut patience = Duration::ZERO;
     let mut passed = Instant::now();
@@ -186,27 +187,7 @@ async fn serve(shard: &Rc<Shard>, mut watch: impl Watch) -> io::Result<()> {
     }
 }
 
-/// A shard's life, until its orders end it.
-///
-/// `spawn` starts a task; `sleep` and `watch` are the runtime's, too.
-async fn live<S: AsyncFn(Duration) + Copy + 'static>(
-    number: usize,
-    shard: &Rc<Shard>,
-    orders: &Orders,
-    spawn: impl Fn(Pin<Box<dyn Future<Output = ()>>>),
-    sleep: S,
-    watch: impl Watch,
-) {
-    let served = async {
-        if let Err(error) = serve(shard, watch).await {
-            tracing::error!("a shard ends: its sockets cannot be waited on: {error}");
-        }
-    };
-    let ordered = obey(number, shard, orders, spawn, sleep);
-    future::or(ordered, served).await;
-}
-
-/// Does what is ordered, and ticks, until the end is.
+/// Does what is ordered, and ticks, until the end is ordered. `spawn` starts a task; it and `sleep` are the runtime's.
 async fn obey<S: AsyncFn(Duration) + Copy + 'static>(
     number: usize,
     shard: &Rc<Shard>,

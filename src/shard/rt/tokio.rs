@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Sender};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
+use futures_lite::future;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -15,7 +16,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use super::{Seat, Watch, live};
+use super::{Seat, Watch, obey, serve};
 use crate::shard::{Senses, Shard};
 
 /// A running shard.
@@ -81,7 +82,8 @@ async fn run(seat: Seat, senses: Senses, watched: OwnedFd, started: Sender<io::R
     // Likewise.
     let _ = started.send(Ok(()));
     let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses);
-    live(number, &shard, &orders, |task| drop(spawn_local(task)), sleep, watched).await;
+    let ordered = obey(number, &shard, &orders, |task| drop(spawn_local(task)), sleep);
+    future::or(ordered, serve(&shard, watched)).await;
 }
 
 /// A poller that tokio waits on.
