@@ -98,10 +98,10 @@ impl Results {
         let _ = writeln!(text, "Versions: {}.\n\nWorkloads: {}.\n", self.versions.join("; "), self.workload_size);
         if !self.measurements.is_empty() {
             text.push_str(
-                "| workload | server | requests/s | CPU µs/request | user | × floor | core | wrk's core | p50 µs | p99 µs | \
-                 p99.9 µs |\n",
+                "| workload | server | requests/s | × nginx | CPU µs/request | user | × floor | core | wrk's core | p50 µs \
+                 | p99 µs | p99.9 µs |\n",
             );
-            text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+            text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
         }
         let mut idle = Vec::new();
         for (workload, server) in self.pairs() {
@@ -109,16 +109,17 @@ impl Results {
                 Some(median) => format!("{median:.decimals$}"),
                 None => "–".to_owned(),
             };
-            let cpu = self.median(workload, server, |m| Some(m.cpu_us));
-            let floor = self.median(workload, "epoll floor", |m| Some(m.cpu_us));
-            let ratio = cpu.zip(floor).map_or("–".to_owned(), |(cpu, floor)| format!("{:.2}", cpu / floor));
+            let ratio =
+                |to, value| self.ratio(workload, server, to, value).map_or("–".into(), |it| format!("{it:.2}"));
             let _ = writeln!(
                 text,
-                "| {} | {server} | {} | {} | {} | {ratio} | {} % | {} % | {} | {} | {} |",
+                "| {} | {server} | {} | {} | {} | {} | {} | {} % | {} % | {} | {} | {} |",
                 workload.title(),
                 of(|m| Some(m.per_second), 0),
+                ratio("nginx", |m| m.per_second),
                 of(|m| Some(m.cpu_us), 2),
                 of(|m| Some(m.user_us), 2),
+                ratio("epoll floor", |m| m.cpu_us),
                 of(|m| Some(m.busy * 100.0), 0),
                 of(|m| Some(m.client_busy * 100.0), 0),
                 of(|m| m.p50_us, 0),
@@ -193,6 +194,13 @@ impl Results {
 
     fn of(&self, workload: Workload, server: &str) -> impl Iterator<Item = &Measurement> {
         self.measurements.iter().filter(move |m| m.workload == workload && m.server == server)
+    }
+
+    /// The median of how often `value` holds that of the server `to`, each taken in the same round: the speed of a virtual
+    /// machine changes by a fifth from one minute to the next.
+    fn ratio(&self, workload: Workload, server: &str, to: &str, value: fn(&Measurement) -> f64) -> Option<f64> {
+        let rounds = self.of(workload, server).zip(self.of(workload, to));
+        median(rounds.map(|(ours, theirs)| value(ours) / value(theirs)).collect())
     }
 
     fn median(&self, workload: Workload, server: &str, value: fn(&Measurement) -> Option<f64>) -> Option<f64> {
