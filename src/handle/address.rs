@@ -92,9 +92,35 @@ pub fn client_address(peer: Peer, forwarded: &ForwardedFor<'_>, trusted: &Networ
 
 /// An address, alone or with a port as some proxies write it.
 fn parse_member(member: &[u8]) -> Option<IpAddr> {
+    if let Some(address) = parse_ipv4(member) {
+        return Some(IpAddr::V4(address));
+    }
     let text = std::str::from_utf8(member).ok()?;
     let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()));
     address.ok().map(|address| address.to_canonical())
+}
+
+/// An IPv4 address as most members are: the standard library, which knows all forms, takes several times as long.
+fn parse_ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let (mut bits, mut octet, mut digits, mut dots) = (0_u32, 0_u32, 0, 0);
+    for &byte in text {
+        match byte {
+            // A number that begins with 0 is octal to some programs, and an address to none that is careful.
+            b'0'..=b'9' if digits == 0 || octet > 0 => {
+                octet = octet * 10 + u32::from(byte - b'0');
+                digits += 1;
+                if octet > 255 {
+                    return None;
+                }
+            }
+            b'.' if digits > 0 && dots < 3 => {
+                bits = bits << 8 | octet;
+                (octet, digits, dots) = (0, 0, dots + 1);
+            }
+            _ => return None,
+        }
+    }
+    (digits > 0 && dots == 3).then(|| Ipv4Addr::from_bits(bits << 8 | octet))
 }
 
 #[cfg(test)]
@@ -113,6 +139,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn addresses_are_what_the_standard_library_takes_for_them(
+            text in "[0-9]{0,3}(\\.[0-9]{1,4}){1,5}|[0-9.:a ]{0,16}", bits: u32
+        ) {
+            let address = Ipv4Addr::from_bits(bits);
+            prop_assert_eq!(parse_ipv4(address.to_string().as_bytes()), Some(address));
+            prop_assert_eq!(parse_ipv4(text.as_bytes()), text.parse().ok());
+        }
+
         #[test]
         fn prepared_networks_hold_what_networks_hold(
             base: u128, prefix in 0..=128_u8, near in prop::collection::vec(0..128_u32, 4), is_ipv4: bool
