@@ -206,7 +206,10 @@ impl Rounds {
                 return &queue[place..];
             }
             let Some(connection) = self.connections.get_mut(key) else { continue };
-            connection.is_queued = false;
+            // The key of one that was closed in line may be another's by now, which is in line itself.
+            if !mem::replace(&mut connection.is_queued, false) {
+                continue;
+            }
             let room = &mut self.inbox[filled..filled + READ_SIZE];
             match connection.advance(&self.shard, room, &mut context) {
                 Ok(Next::Answer(count)) => {
