@@ -31,6 +31,9 @@ const FILES: usize = 100_000;
 /// How long an answer may take to change.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// From the start of a daemon to the first load.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -56,6 +59,8 @@ pub(crate) fn run(
             }
             Err(error) => return Err(error),
         };
+        // Its indexer looks at the index once, too.
+        std::thread::sleep(SETTLING);
         let duration = arguments.duration() * 2;
         let mut report = |what: &'static str, change: &mut dyn FnMut() -> Result<(), BenchError>| {
             eprintln!("{what}, {name}");
