@@ -3,7 +3,7 @@
 //! A [`Snapshot`] is complete and never changes. The control thread makes a new one for each new generation of the index,
 //! the mirrors, the geo databases or the configuration and puts it into the [`Publication`]; each shard takes it over
 //! between two requests. A snapshot holds memory maps, whose release can take long: the last reference to one is always
-//! dropped by the control thread, in [`Publication::release_retired`].
+//! dropped by the thread that follows the index, in [`Publication::release_retired`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +100,7 @@ impl Publication {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
     }
 
-    /// Drops replaced snapshots that no shard holds any more. To be called on the control thread now and then.
+    /// Drops replaced snapshots that no shard holds any more. To be called now and then by a thread that may take its time.
     pub fn release_retired(&self) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         let (free, held): (Vec<_>, Vec<_>) = retired.drain(..).partition(|snapshot| Arc::strong_count(snapshot) == 1);

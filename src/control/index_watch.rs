@@ -39,6 +39,17 @@ pub struct IndexWatch {
 /// Has the folder followed until it is dropped.
 pub struct Following(#[expect(dead_code, reason = "that it is gone is what is told")] Sender<Infallible>);
 
+/// Says so when the thread that follows ends by a defect of ours.
+struct LastWords;
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the index is not followed any more: please report this, and restart the daemon");
+        }
+    }
+}
+
 impl IndexWatch {
     /// Opens the newest generations in `dir` that pass their checks.
     pub fn open(dir: &Path, settings: Arc<Settings>, geo: Arc<GeoDatabase>) -> IndexWatch {
@@ -94,6 +105,7 @@ impl IndexWatch {
         let (follows, followed) = bounded(0);
         let work = move || {
             let _watcher = watcher;
+            let _last_words = LastWords;
             give_way();
             loop {
                 select! {
