@@ -79,7 +79,7 @@ clean: ## Remove everything that was built
 	$(CARGO) clean
 
 test-programs:
-	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl prometheus=promtool systemd=systemd-analyze
+	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl prometheus=promtool systemd=systemd-analyze util-linux=prlimit
 
 test-python:
 	@.ci/python $${CARGO_TARGET_DIR:-target}/python

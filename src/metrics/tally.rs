@@ -73,6 +73,10 @@ pub struct Tally {
     pub panics: u64,
     /// Connections closed because all together held too much memory.
     pub closed_for_memory: u64,
+    /// Connections closed to make room for new ones.
+    pub closed_for_room: u64,
+    /// Shards that took the place of one that ended badly.
+    pub restarts: u64,
     /// Bytes that connections hold.
     pub held: usize,
     /// Connections open when the tally was handed over.
@@ -99,6 +103,8 @@ impl Tally {
             accept_errors: 0,
             panics: 0,
             closed_for_memory: 0,
+            closed_for_room: 0,
+            restarts: 0,
             held: 0,
             open: 0,
             processor_time: Duration::ZERO,
@@ -159,13 +165,25 @@ impl Tally {
             accept_errors,
             panics,
             closed_for_memory,
+            closed_for_room,
+            restarts,
             ..
         } = self;
         *answers = [[0; Status::ALL.len()]; Kind::ALL.len()];
         rows.clear();
         mirrors.clear();
         durations.reset();
-        for count in [fallbacks, nanoseconds, unmeasured, accepted, accept_errors, panics, closed_for_memory] {
+        for count in [
+            fallbacks,
+            nanoseconds,
+            unmeasured,
+            accepted,
+            accept_errors,
+            panics,
+            closed_for_memory,
+            closed_for_room,
+            restarts,
+        ] {
             *count = 0;
         }
     }

@@ -5,6 +5,7 @@
 //! - [`front`]: those of one address, spread over the shards
 //! - [`gate`]: whether they accept, ordered and acknowledged
 //! - `acceptor`: accepting as they order
+//! - [`capacity`]: how many connections it may hold
 //! - `poller`: what a shard waits on
 //! - `rounds`: all connections, served in turn
 //! - `connection`: one client's requests and answers
@@ -17,6 +18,7 @@
 
 mod acceptor;
 mod bell;
+pub mod capacity;
 pub mod clock;
 mod connection;
 mod deadline;
@@ -49,10 +51,12 @@ use crate::stats::Intake;
 use crate::stats::recorder::Recorder;
 use acceptor::Accepted;
 use bell::Bell;
+use capacity::Capacity;
 use clock::Clock;
 use poller::Poller;
 use pool::{Orders, Stage};
 use question::{Pending, Questions};
+use signal::Signal;
 
 /// Bytes read at once. Many pipelined requests fit, and a larger head is collected by its connection.
 const READ_SIZE: usize = 16 * 1024;
@@ -82,6 +86,11 @@ pub struct Shard {
     clock: Clock,
     connections: Cell<usize>,
     acceptors: Cell<usize>,
+    /// Ends each acceptor.
+    stops: RefCell<Vec<Rc<Signal>>>,
+    /// It cannot go on, and is to be replaced.
+    failed: Cell<bool>,
+    capacity: Arc<Capacity>,
     /// Since when the shard is draining, by its clock.
     draining_since: Cell<Option<Duration>>,
 }
@@ -173,6 +182,7 @@ impl Shard {
         questions: Questions,
         reporter: Reporter,
         senses: Senses,
+        capacity: Arc<Capacity>,
     ) -> Rc<Shard> {
         let epoch = publication.epoch();
         let core = Core {
@@ -195,6 +205,9 @@ impl Shard {
             clock: Clock::new(),
             connections: Cell::new(0),
             acceptors: Cell::new(0),
+            stops: RefCell::default(),
+            failed: Cell::new(false),
+            capacity,
             draining_since: Cell::new(None),
         })
     }

@@ -20,16 +20,19 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::acceptor::accept_some;
+use super::capacity;
 use super::connection::{Connection, Next};
 use super::deadline::{Deadlines, Wait};
 use super::poller::Happened;
-use super::{Answered, READ_SIZE, Shard, Sweep, WRITE_SIZE};
+use super::{Answered, FIRST_REQUEST_GRACE, READ_SIZE, Shard, Sweep, WRITE_SIZE};
 
 #[cfg(test)]
 mod tests;
 
 /// Most connections whose requests are answered in one round.
 const ROUND: usize = 64;
+/// Connections that are closed at a time to make room for new ones: finding them takes a look at all.
+const ROOM: usize = 16;
 /// Room for the requests of a round.
 const INBOX_SIZE: usize = 8 * READ_SIZE;
 /// Of the memory that connections may hold, the part that is freed when they hold more, so that they are not looked through for
@@ -161,8 +164,41 @@ impl Rounds {
 
     /// Accepts the connections that have come.
     fn accept(&mut self) {
-        let shard = &self.shard;
-        self.knocked.retain(|&door| shard.poller.door(door).is_some_and(|frame| accept_some(&frame, shard)));
+        let shard = self.shard.clone();
+        for door in mem::take(&mut self.knocked) {
+            let Some(frame) = shard.poller.door(door) else { continue };
+            let limit = shard.capacity.connections();
+            let room = |shard: &Shard| limit.saturating_sub(shard.connections.get());
+            if room(&shard) == 0 && self.make_room() == 0 {
+                frame.fail(capacity::full(limit));
+                continue;
+            }
+            match accept_some(&frame, &shard, room(&shard)) {
+                Ok(true) => self.knocked.push(door),
+                Ok(false) => {}
+                // Each further try closes a connection, so that their number ends.
+                Err(error) if capacity::is_exhaustion(&error) && self.make_room() > 0 => self.knocked.push(door),
+                Err(error) => frame.fail(error),
+            }
+        }
+    }
+
+    /// Closes some connections to make room for new ones: those that have been idle longest, or else those whose request has
+    /// been under way longest. Returns how many.
+    fn make_room(&mut self) -> usize {
+        let now = self.shard.clock.now();
+        // One that is in line may have a request.
+        let may_end = |key| self.connections.get(key).is_some_and(|connection| !connection.is_queued);
+        let mut closed = self.deadlines.longest(Wait::Idle, Duration::ZERO, now, ROOM, may_end);
+        if closed.is_empty() {
+            closed = self.deadlines.longest(Wait::Request, FIRST_REQUEST_GRACE, now, ROOM, may_end);
+        }
+        for &key in &closed {
+            self.close(key);
+        }
+        let count = &mut self.shard.core.borrow_mut().reporter.tally.closed_for_room;
+        *count = count.saturating_add(closed.len() as u64);
+        closed.len()
     }
 
     /// Takes over the connections that were accepted.

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod demo;
+mod descriptors;
 mod existing_installation;
 mod harness;
 mod http_surface;
@@ -19,6 +20,7 @@ mod right_file;
 mod runtimes;
 mod scripts;
 mod several_nodes;
+mod shard_supervision;
 mod statistics;
 mod store_outage;
 mod upgrade;

@@ -48,6 +48,7 @@ impl fmt::Display for Config {
             shards,
             runtime,
             connection_buffers,
+            max_connections,
             trusted_proxies,
             expose_private_fields,
             metrics_listen_address,
@@ -103,6 +104,7 @@ impl fmt::Display for Config {
         writeln!(f, "StateDir: {}", path(state_dir))?;
         writeln!(f, "Shards: {}", shards.map_or("auto".to_owned(), |count| count.to_string()))?;
         writeln!(f, "Runtime: {}", name_of(&RUNTIMES, *runtime))?;
+        writeln!(f, "MaxConnections: {}", max_connections.map_or("auto".to_owned(), |count| count.to_string()))?;
         writeln!(f, "ConnectionBuffersPerShard: {}", size(*connection_buffers))?;
         writeln!(f, "TrustedProxies: {}", list(trusted_proxies.iter().map(|network| text(&network.to_string()))))?;
         writeln!(f, "ExposePrivateFields: {}", expose_private_fields)?;

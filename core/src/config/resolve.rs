@@ -43,6 +43,8 @@ const TRUSTED_BY_DEFAULT: [IpNet; 6] = [
 
 /// More shards than any machine has cores; a typing error above it.
 const SHARDS_MAX: usize = 1024;
+/// More connections than any process has descriptors.
+const CONNECTIONS_MAX: usize = 1 << 20;
 
 /// What the connections of a shard may hold: at least what a few of them need, and less than any machine's memory.
 const CONNECTION_BUFFERS: RangeInclusive<usize> = 1 << 20..=1 << 40;
@@ -108,6 +110,7 @@ fn config(keys: &mut Keys<'_>) -> Option<Config> {
         state_dir: keys.checked("StateDir", PathBuf::from("/var/lib/mirrorbits"), absolute),
         shards: keys.checked("Shards", None, shards),
         runtime: keys.choice("Runtime", RuntimeKind::Auto, &RUNTIMES),
+        max_connections: keys.checked("MaxConnections", None, max_connections),
         connection_buffers: keys.checked("ConnectionBuffersPerShard", CONNECTION_BUFFERS_DEFAULT, |text| {
             size(text, &CONNECTION_BUFFERS, "from 1MiB to 1024GiB")
         }),
@@ -178,6 +181,13 @@ fn shards(text: &str) -> Checked<Option<usize>> {
         return Ok(None);
     }
     whole_number(text, &(1..=SHARDS_MAX)).map(Some).map_err(|allowed| format!("{allowed}, or auto"))
+}
+
+fn max_connections(text: &str) -> Checked<Option<usize>> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(None);
+    }
+    whole_number(text, &(1..=CONNECTIONS_MAX)).map(Some).map_err(|allowed| format!("{allowed}, or auto"))
 }
 
 fn optional_path(text: &str) -> Checked<Option<PathBuf>> {

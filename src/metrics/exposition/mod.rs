@@ -171,6 +171,16 @@ fn shards(families: &mut Families, facts: &Facts<'_>) {
         shards().map(|(labels, shard)| (labels, shard.closed_for_memory as f64)),
     );
     families.counter(
+        "mirrorbits_connections_closed_for_room_total",
+        "Idle or unfinished connections closed to make room for new ones.",
+        shards().map(|(labels, shard)| (labels, shard.closed_for_room as f64)),
+    );
+    families.counter(
+        "mirrorbits_shard_restarts_total",
+        "Replacements of the shard because it ended by a failure of the program.",
+        shards().map(|(labels, shard)| (labels, shard.restarts as f64)),
+    );
+    families.counter(
         "mirrorbits_shard_cpu_seconds_total",
         "Processor time of the shard's thread.",
         shards().map(|(labels, shard)| (labels, shard.processor_time.as_secs_f64())),

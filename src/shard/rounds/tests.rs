@@ -19,6 +19,7 @@ use crate::http::response::Content;
 use crate::metrics::hand_over::exchange;
 use crate::pages;
 use crate::shard::acceptor::Accepted;
+use crate::shard::capacity::Capacity;
 use crate::shard::fault::{self, Step};
 use crate::shard::poller::Door;
 use crate::shard::pool::{Orders, Stage};
@@ -48,6 +49,11 @@ impl Table {
 
     /// With these lines in the configuration.
     fn with(lines: &str) -> Table {
+        Table::holding(lines, 10_000)
+    }
+
+    /// With these lines in the configuration, and room for so many connections.
+    fn holding(lines: &str, connections: usize) -> Table {
         let folder = tempfile::tempdir().unwrap();
         let (geo, _) = GeoDatabase::load(folder.path());
         let config = config::parse(&format!("Repository: /srv\n{lines}"), Path::new("test.conf")).unwrap().config;
@@ -61,8 +67,9 @@ impl Table {
         let questions = Questions { statistics: mpsc::channel(1).0, pages: asked };
         let (reporter, _) = exchange().unwrap();
         let senses = Senses::new().unwrap();
-        let shard =
-            Shard::new(Arc::new(publication), orders.clone(), &statistics.intake(), questions, reporter, senses);
+        let (publication, intake) = (Arc::new(publication), statistics.intake());
+        let capacity = Arc::new(Capacity::divide(connections, 1));
+        let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses, capacity);
         Table { orders, pages, rounds: Rounds::new(&shard), _statistics: statistics, _folder: folder }
     }
 
@@ -478,4 +485,46 @@ fn those_are_closed_first_that_hold_most_for_longest_and_take_least() {
     let now = table.shard().clock.now() + Duration::from_secs(1);
     let burden = |key: usize| table.rounds.connections[key].burden(now);
     assert!(burden(0) > 0 && burden(1) > burden(0) && burden(1) > 100 * burden(2), "{:?}", [0, 1, 2].map(burden));
+}
+
+/// With as many connections as a shard may hold, none was ever closed for a new one.
+#[test]
+fn a_full_shard_closes_those_that_have_been_idle_longest() {
+    let mut table = Table::holding("", 20);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let door = Door::open(table.shard(), &Arc::new(listener.into())).unwrap();
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        stream
+    };
+    let mut idle: Vec<TcpStream> = Vec::new();
+    for _ in 0..20 {
+        idle.push(connect());
+        idle.last_mut().unwrap().write_all(REQUEST.as_bytes()).unwrap();
+        table.settle();
+        table.shard().clock.refresh();
+    }
+    assert_eq!(table.connections(), 20);
+    let mut late = connect();
+    late.write_all(REQUEST.as_bytes()).unwrap();
+    table.settle();
+    assert_eq!(table.connections(), 20 - ROOM + 1);
+    assert_eq!(table.shard().core.borrow().reporter.tally.closed_for_room, ROOM as u64);
+    let is_open = |stream: &mut TcpStream| {
+        let mut room = [0; 4096];
+        loop {
+            match stream.read(&mut room) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    };
+    let open: Vec<bool> = idle.iter_mut().map(is_open).collect();
+    assert_eq!(open, (0..20).map(|number| number >= ROOM).collect::<Vec<_>>(), "the oldest are closed");
+    assert!(is_open(&mut late));
+    drop(door);
 }
