@@ -27,13 +27,14 @@ fn clients_that_never_read_take_what_is_allowed_and_give_it_back() {
     let before = redirector.daemon().resident_kib();
 
     let requests = get("/file.iso?mirrorlist&pretty", &["Accept: application/json"]).repeat(60);
-    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&redirector)).collect();
+    // Each with how much of its requests it has sent.
+    let mut clients: Vec<(TcpStream, usize)> = (0..CLIENTS).map(|_| (connect(&redirector), 0)).collect();
     let mut most = 0;
     for _ in 0..10 {
-        for client in &mut clients {
+        for (client, sent) in &mut clients {
             // One that does not fit, or whose connection was closed, has sent enough.
-            match client.write(requests.as_bytes()) {
-                Ok(_) => {}
+            match client.write(&requests.as_bytes()[*sent % requests.len()..]) {
+                Ok(count) => *sent += count,
                 Err(error) => assert!(
                     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
                     "{error}"
