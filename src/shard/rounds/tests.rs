@@ -139,6 +139,8 @@ impl Client {
                 Ok(0) => return true,
                 Ok(count) => self.received.push_str(std::str::from_utf8(&buffer[..count]).unwrap()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                // It was closed before all that this client sent was read.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return true,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -427,7 +429,7 @@ fn a_body_is_dropped_as_it_arrives_and_its_request_answered_when_it_is_complete(
     for _ in 0..60 {
         client.send(&format!("400\r\n{}\r\n", "x".repeat(1024)));
         table.settle();
-        assert!(table.rounds.held < 1024, "{}", table.rounds.held);
+        assert!(table.rounds.held < 4096, "{}", table.rounds.held);
     }
     assert_eq!(client.codes(), [""; 0]);
     client.send(&format!("0\r\n\r\n{REQUEST}"));
@@ -446,11 +448,10 @@ fn clients_that_do_not_read_are_closed_when_all_hold_too_much() {
     let mut table = Table::with("ConnectionBuffersPerShard: 1MiB");
     let mut reading = table.waiting_client();
     let mut held = 0;
-    // The first of them takes something now and then, and is not the slowest.
-    let mut clients: Vec<_> = (0..64).map(|_| table.waiting_client()).collect();
-    for turn in 0..40 {
+    let mut clients: Vec<_> = (0..200).map(|_| table.waiting_client()).collect();
+    for turn in 0..20 {
         for client in &mut clients {
-            let _ = client.stream.write(REQUEST.repeat(200).as_bytes());
+            let _ = client.stream.write(REQUEST.repeat(2000).as_bytes());
         }
         reading.send(REQUEST);
         table.settle();
@@ -460,8 +461,8 @@ fn clients_that_do_not_read_are_closed_when_all_hold_too_much() {
     }
     assert!(held <= 1 << 20, "{held}");
     let closed = table.shard().core.borrow().reporter.tally.closed_for_memory;
-    assert!(closed > 0);
-    assert_eq!(table.connections() as u64, 65 - closed);
+    assert!(closed > 0, "{held}");
+    assert_eq!(table.connections() as u64, 201 - closed);
     drop(clients);
     table.settle();
     assert_eq!((table.connections(), table.rounds.held), (1, 0));
