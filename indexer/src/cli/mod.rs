@@ -15,6 +15,7 @@ use mb_core::config::{self, ConfigError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::build::BuildSettings;
 use crate::build::publication::PublicationError;
 use crate::indexer::{Indexer, StartError};
 use crate::lock::LockError;
@@ -124,7 +125,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Scan(what) => scan::scan(&arguments.config, what),
         Command::Build => {
             let indexer = open(&arguments.config)?;
-            let current = indexer.publication.build_and_publish(indexer.config().fix_timezone_offsets)?;
+            let current = indexer.publication.build_and_publish(&BuildSettings::of(&indexer.config()))?;
             if let Some(generation) = current.files {
                 println!("Published generation {generation}");
             }
