@@ -4,6 +4,7 @@
 //! time, as threads of one process (`cargo test`) or as processes (nextest).
 
 mod bad_input;
+mod damaged_index;
 mod demo;
 mod existing_installation;
 mod harness;
@@ -15,6 +16,7 @@ mod mirror_changes;
 mod outside_changes;
 mod packaging;
 mod pages;
+mod repository_links;
 mod right_file;
 mod runtimes;
 mod scripts;
