@@ -4,6 +4,7 @@
 //! time, as threads of one process (`cargo test`) or as processes (nextest).
 
 mod bad_input;
+mod damaged_index;
 mod demo;
 mod descriptors;
 mod existing_installation;
@@ -17,6 +18,7 @@ mod mirror_changes;
 mod outside_changes;
 mod packaging;
 mod pages;
+mod repository_links;
 mod right_file;
 mod runtimes;
 mod scripts;
