@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mb_core::link::{Event, Request};
+use mb_core::mirror::MirrorSettings;
 use mb_core::store::{LogEvent, Store};
 use mb_core::time::Timestamp;
 
@@ -187,24 +188,24 @@ fn silent_mirrors_do_not_delay_the_checks_of_others() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
     let rsync = format!("rsync://127.0.0.1:{rsync_port}/m/");
-    let mut ids = Vec::new();
-    for number in 0..100 {
-        ids.push(site.add_mirror(&format!("silent{number}"), &rsync, &format!("http://127.0.0.1:{silent_port}/")));
-    }
-    let first_good = ids.len();
-    for number in 0..3 {
-        ids.push(site.add_mirror(&format!("good{number}"), &rsync, &format!("http://127.0.0.1:{http_port}/m/")));
-    }
-    // Scanned before, so that the scheduler has nothing but checks to do.
+    // Without an HTTP URL they are scanned and not checked, so that the scheduler has nothing but checks to do then.
+    let add = |name: &str, port: u16, folder: &str| {
+        let id = site.add_mirror(name, &rsync, "");
+        (id, format!("http://127.0.0.1:{port}/{folder}"))
+    };
+    let mut mirrors: Vec<_> = (0..100).map(|number| add(&format!("silent{number}"), silent_port, "")).collect();
+    let first_good = mirrors.len();
+    mirrors.extend((0..3).map(|number| add(&format!("good{number}"), http_port, "m/")));
+    site.run_ok(&["scan", "-all"]);
     let store = site.store();
-    let mut scan = site.program(&["scan", "-timeout", "60", "good0"]);
-    assert!(scan.status().unwrap().success());
-    for id in &ids {
+    for (id, http_url) in &mirrors {
+        let settings = MirrorSettings { http_url: http_url.clone(), ..site.mirror(*id).settings };
+        store.update_settings(*id, &settings).unwrap();
         store.set_enabled(*id, true, Timestamp::now()).unwrap();
     }
     let started = Instant::now();
     let _indexer = start_with_panic(&site, "health-check:1");
-    for id in &ids[first_good..] {
+    for (id, _) in &mirrors[first_good..] {
         wait_for("a healthy mirror to be up", || site.mirror(*id).state.http.up.then_some(()));
     }
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
