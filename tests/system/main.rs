@@ -25,6 +25,7 @@ mod scripts;
 mod several_nodes;
 mod shard_supervision;
 mod statistics;
+mod stopped_neighbours;
 mod store_outage;
 mod unread_answers;
 mod upgrade;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use mb_core::config::{self, ConfigError};
 use mb_core::store::StoreError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 mod belongings;
 mod descriptors;
@@ -23,6 +23,7 @@ mod incumbent;
 mod metrics_server;
 mod prepare;
 mod reload;
+mod reloading;
 mod serve;
 mod signals;
 mod sockets;
@@ -224,6 +225,8 @@ async fn begin(
         statistics: Some(statistics),
         belongings,
         ordered,
+        loading: Arc::new(Semaphore::new(1)),
+        opening: Arc::new(Semaphore::new(1)),
         config,
     })
 }
