@@ -17,6 +17,7 @@ use mb_core::store::StoreError;
 use tokio::sync::{mpsc, watch};
 
 mod belongings;
+mod descriptors;
 mod incumbent;
 mod metrics_server;
 mod prepare;
@@ -134,6 +135,7 @@ async fn begin(
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    descriptors::raise_limit();
     let config = loaded.config;
     let Prepared { store, table, watch, publication, missing_geo } = Prepared::load(&config).await?;
 

@@ -1,11 +1,11 @@
 //! Shards on glommio: one io_uring executor per thread, pinned to a core.
 
-use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{io, mem};
 
 use futures_lite::{AsyncRead, future};
 use glommio::net::TcpStream;
@@ -48,7 +48,7 @@ pub(super) fn start(seat: Seat, senses: Senses, watched: OwnedFd) -> Result<Hand
             // The receiver waits for exactly this.
             let _ = started.send(());
             let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses);
-            let watched = Watched { poller: watched, poll: None };
+            let watched = Watched::new(watched);
             let ordered = obey(number, &shard, &orders, |task| drop(spawn_local(task).detach()), pause);
             future::or(ordered, serve(&shard, watched)).await;
         })
@@ -66,32 +66,34 @@ async fn pause(time: Duration) {
     sleep(time).await;
 }
 
-/// A poller that glommio waits on.
-struct Watched {
-    poller: OwnedFd,
-    /// A poll that is under way.
-    poll: Option<TcpStream>,
+/// A poller that glommio waits on, with a poll under way.
+struct Watched(TcpStream);
+
+impl Watched {
+    fn new(poller: OwnedFd) -> Watched {
+        // SAFETY: `into_raw_fd` gives up the descriptor, so that the stream is its only owner.
+        Watched(unsafe { TcpStream::from_raw_fd(poller.into_raw_fd()) })
+    }
+
+    /// Has glommio poll the same descriptor again. It begins a poll when it takes a descriptor for a stream, and has no other
+    /// way to. A duplicate for each poll would need a descriptor when there are none left.
+    fn poll_again(&mut self) {
+        // SAFETY: the stream that owned the descriptor is forgotten, so that the new one is its only owner.
+        let next = Watched(unsafe { TcpStream::from_raw_fd(self.0.as_raw_fd()) });
+        // Its poll is over and it has no buffer, so that nothing on the heap is forgotten with it.
+        mem::forget(mem::replace(self, next));
+    }
 }
 
 impl Watch for Watched {
     fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // glommio polls what it takes for a stream before it reads, once. That reading is refused then, is no news.
-        let poll = match &mut self.poll {
-            Some(poll) => poll,
-            none => none.insert(begin(self.poller.try_clone()?)),
-        };
-        let _ = ready!(Pin::new(poll).poll_read(context, &mut [0]));
-        self.poll = None;
+        // The read that follows the poll is refused, as the descriptor is no socket's.
+        let _ = ready!(Pin::new(&mut self.0).poll_read(context, &mut [0]));
+        self.poll_again();
         Poll::Ready(Ok(()))
     }
 
     async fn pass(&self) {
         executor().yield_task_queue_now().await;
     }
-}
-
-/// Has glommio poll a descriptor. It has no other way to.
-fn begin(descriptor: OwnedFd) -> TcpStream {
-    // SAFETY: `into_raw_fd` gives up the descriptor, so that the new owner is the only one.
-    unsafe { TcpStream::from_raw_fd(descriptor.into_raw_fd()) }
 }
