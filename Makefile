@@ -4,7 +4,10 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench micro-bench instructions deb fmt lint clean test-programs test-python test-valkey demo-programs
+# Minutes that `make soak` attacks the daemon, shared by the runtimes.
+MINUTES ?= 10
+
+.PHONY: help build test demo soak bench micro-bench instructions deb fmt lint clean test-programs test-python test-valkey demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -43,6 +46,11 @@ bench: bench-programs ## Compare with nginx and a raw epoll loop (10 minutes; BE
 	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-bench
 	@exec $${CARGO_TARGET_DIR:-target}/release/mb-bench --json $${CARGO_TARGET_DIR:-target}/bench.json $(BENCH_ARGS)
 
+soak: ## Run the daemon under attack beside verified traffic (MINUTES=10; SOAK_ARGS="--runtimes epoll")
+	@.ci/install rsync nginx util-linux=prlimit
+	$(CARGO) build --release --locked --bins -p mirrorbits -p mb-indexer -p mb-soak
+	@exec $${CARGO_TARGET_DIR:-target}/release/mb-soak --minutes $(MINUTES) $(SOAK_ARGS)
+
 micro-bench: ## Measure the steps of a request without sockets
 	$(CARGO) bench --locked -p mirrorbits --bench request
 	$(CARGO) bench --locked -p mirrorbits --bench counting
@@ -71,7 +79,7 @@ clean: ## Remove everything that was built
 	$(CARGO) clean
 
 test-programs:
-	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl prometheus=promtool systemd=systemd-analyze
+	@.ci/install redis-server openssl rsync nginx vsftpd wrk socat strace curl prometheus=promtool systemd=systemd-analyze util-linux=prlimit
 
 test-python:
 	@.ci/python $${CARGO_TARGET_DIR:-target}/python

@@ -2,6 +2,7 @@
 //!
 //! - [`arguments`]: command-line options with one dash, as existing scripts write them
 //! - [`config`]: the configuration file, as typed by the operator and as used by the programs
+//! - [`fault`]: panics that tests ask a running program for
 //! - [`memory`]: asked for ahead of its use, and in huge pages
 //! - [`mirror`]: the mirror record and its states
 //! - [`priority`]: what gives way to answering requests
@@ -15,6 +16,7 @@
 
 pub mod arguments;
 pub mod config;
+pub mod fault;
 pub mod geo;
 pub mod link;
 pub mod memory;

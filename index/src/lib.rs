@@ -2,7 +2,7 @@
 //!
 //! An index folder holds two kinds of file, which change at different speeds: *files* (paths, file facts, mirror sets,
 //! exceptions, symbolic links; written after a scan) and *mirrors* (the mirror records with their state; written on
-//! every change of a mirror). Each is a header and one archive that is mapped into memory and read in place.
+//! every change of a mirror). Each is a header and one archive that is copied into memory and read in place.
 //! `FORMAT.md` has every byte.
 //!
 //! - building: [`FilesBuilder`] turns records in path order into a [`FilesModel`]

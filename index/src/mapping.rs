@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, MmapMut};
 use rkyv::Portable;
 use rkyv::api::high::HighValidator;
 use rkyv::bytecheck::CheckBytes;
@@ -64,7 +64,7 @@ pub(crate) struct Mapping<A: 'static> {
     length: u64,
     /// Points into `map`, and is only handed out for as long as `self` is borrowed.
     archive: &'static A,
-    /// Keeps the memory of `archive`; never touched again.
+    /// Keeps the memory of `archive`, a private copy of the file; never touched again.
     _map: Mmap,
 }
 
@@ -80,12 +80,8 @@ impl<A: Root> Mapping<A> {
         if let Some(expected) = expected_generation.filter(|&expected| expected != header.generation) {
             return Err(OpenError::Generation { path: path.to_owned(), expected, found: header.generation });
         }
-        // SAFETY: nobody changes or truncates the file while it is mapped. Publishers write a generation under a
-        // temporary name and rename it when it is complete; from then on it is only ever unlinked.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed(OpenStep::Map))?;
-        load(&map).map_err(failed(OpenStep::Load))?;
+        let map = copy(&file, path, length)?;
         let payload = map.get(HEADER_LENGTH..).unwrap_or_default();
-        // Shorter than it was a moment ago: the checksum would not match either.
         if payload.len() as u64 != header.payload_length || xxh3_64(payload) != header.payload_checksum {
             return Err(OpenError::Checksum { path: path.to_owned() });
         }
@@ -147,12 +143,25 @@ fn read_header(file: &File, path: &Path) -> Result<(Header, u64), OpenError> {
     Ok((header, length))
 }
 
-/// Brings the whole file into memory before it is used, so that no request waits for the disk, and so that a disk error
-/// is an error and not a signal.
-fn load(map: &Mmap) -> io::Result<()> {
-    match map.advise(Advice::PopulateRead) {
-        // Linux before 5.14 does not know this advice; reading the file for its checksum does the same then.
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
-        outcome => outcome,
+/// Copies the file into memory of this process, in the places that its bytes have in the file.
+///
+/// A mapping of the file itself would end the process (SIGBUS) at the next access after another program truncated the
+/// file, or when the disk fails. Of a copy nothing can be taken away, and its huge pages save misses of the TLB.
+fn copy(file: &File, path: &Path, length: u64) -> Result<Mmap, OpenError> {
+    let failed = |step| move |source| OpenError::Io { step, path: path.to_owned(), source };
+    let size = usize::try_from(length).map_err(|_| {
+        failed(OpenStep::Map)(io::Error::new(ErrorKind::OutOfMemory, "it is larger than memory can be"))
+    })?;
+    let mut map = MmapMut::map_anon(size).map_err(failed(OpenStep::Map))?;
+    // A kernel without huge pages refuses; small pages do as well, a little slower.
+    let _ = map.advise(Advice::HugePage);
+    match file.read_exact_at(&mut map, 0) {
+        // Truncated since its length was read.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            let found = file.metadata().map_err(failed(OpenStep::Load))?.len();
+            return Err(OpenError::Length { path: path.to_owned(), expected: length, found });
+        }
+        outcome => outcome.map_err(failed(OpenStep::Load))?,
     }
+    map.make_read_only().map_err(failed(OpenStep::Map))
 }

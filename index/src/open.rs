@@ -21,9 +21,9 @@ pub enum OpenStep {
     Open,
     /// Reading its header.
     Read,
-    /// Mapping it into memory.
+    /// Getting memory for it.
     Map,
-    /// Loading all of it.
+    /// Reading all of it into that memory.
     Load,
     /// Listing the folder.
     List,
@@ -34,7 +34,7 @@ impl std::fmt::Display for OpenStep {
         f.write_str(match self {
             OpenStep::Open => "open",
             OpenStep::Read => "read",
-            OpenStep::Map => "map",
+            OpenStep::Map => "get memory for",
             OpenStep::Load => "load",
             OpenStep::List => "list",
         })

@@ -181,6 +181,14 @@ mod tests {
         assert_eq!(client("10.0.0.1", "X-Forwarded-For: 10.0.0.3, 10.0.0.2\r\n"), "10.0.0.3");
     }
 
+    /// Only the last eight fields were looked at, and of proxies alone the left-most was taken for the client.
+    #[test]
+    fn all_fields_are_looked_at() {
+        let proxies = "X-Forwarded-For: 10.0.0.2\r\n".repeat(90);
+        let fields = format!("X-Forwarded-For: 198.51.100.9\r\nX-Forwarded-For: 192.0.2.1\r\n{proxies}");
+        assert_eq!(client("10.0.0.1", &fields), "192.0.2.1");
+    }
+
     #[test]
     fn what_is_no_address_makes_it_the_peer() {
         assert_eq!(client("10.0.0.1", "X-Forwarded-For: unknown\r\n"), "10.0.0.1");

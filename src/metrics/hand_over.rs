@@ -58,6 +58,14 @@ impl Reporter {
 }
 
 impl Collector {
+    /// Another end for a shard that takes the place of one that has ended. What that one had not handed over is lost.
+    ///
+    /// # Errors
+    /// See [`super::tally::durations`].
+    pub fn reporter(&self) -> Result<Reporter, CreationError> {
+        Ok(Reporter { exchange: self.0.clone(), tally: Box::new(Tally::new()?) })
+    }
+
     /// Shows each tally that was handed over to `take`, oldest first.
     pub fn collect(&self, mut take: impl FnMut(&Tally)) {
         while let Some(mut tally) = self.0.full.pop() {

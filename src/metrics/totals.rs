@@ -22,10 +22,22 @@ pub struct ShardTotals {
     pub accepted: u64,
     /// Failures to accept one.
     pub accept_errors: u64,
+    /// Connections closed because of a panic while they were served.
+    pub panics: u64,
+    /// Connections closed because all together held too much memory.
+    pub closed_for_memory: u64,
+    /// Connections closed to make room for new ones.
+    pub closed_for_room: u64,
+    /// How often it was replaced because it ended badly.
+    pub restarts: u64,
+    /// Bytes that connections hold.
+    pub held: usize,
     /// Connections open.
     pub open: usize,
-    /// Processor time of its thread.
+    /// Processor time of its threads: a shard that ends badly is replaced.
     pub processor_time: Duration,
+    /// That of the current thread.
+    thread_time: Duration,
 }
 
 /// What all shards counted.
@@ -89,8 +101,16 @@ impl Totals {
         let of_shard = &mut self.shards[shard];
         of_shard.accepted += tally.accepted;
         of_shard.accept_errors += tally.accept_errors;
+        of_shard.panics += tally.panics;
+        of_shard.closed_for_memory += tally.closed_for_memory;
+        of_shard.closed_for_room += tally.closed_for_room;
+        of_shard.restarts += tally.restarts;
+        of_shard.held = tally.held;
         of_shard.open = tally.open;
-        of_shard.processor_time = tally.processor_time;
+        // A shard that took the place of one that ended counts from zero again.
+        let of_thread = tally.processor_time;
+        let before = std::mem::replace(&mut of_shard.thread_time, of_thread);
+        of_shard.processor_time += of_thread.checked_sub(before).unwrap_or(of_thread);
         if tally.durations.is_empty() {
             return;
         }

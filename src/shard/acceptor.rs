@@ -72,7 +72,7 @@ pub(super) fn accept(
                         Err(error) => Some(error),
                     };
                     if let Some(error) = failure {
-                        tracing::warn!("a connection cannot be accepted: {error}");
+                        shard.capacity.log_failure(&error);
                         shard.note_accept_error();
                         door = None;
                         sleep(PAUSE).await;
@@ -89,20 +89,21 @@ pub(super) fn accept(
     }
 }
 
-/// Accepts up to [`BURST`] connections that have come to a socket; whether there may be more.
-pub(super) fn accept_some(frame: &Frame, shard: &Shard) -> bool {
-    for _ in 0..BURST {
+/// Accepts up to [`BURST`] connections that have come to a socket, and no more than there is `room` for; whether there may be
+/// more.
+///
+/// # Errors
+/// The system has no descriptors or memory left, or the socket is of no use.
+pub(super) fn accept_some(frame: &Frame, shard: &Shard, room: usize) -> io::Result<bool> {
+    for _ in 0..BURST.min(room) {
         match Accepted::from(&frame.socket) {
             Ok(accepted) => shard.take_on(accepted),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                frame.fail(error);
-                return false;
-            }
+            Err(error) => return Err(error),
         }
     }
-    true
+    Ok(true)
 }
 
 /// Accepts what is queued, so that nobody is reset when the socket is closed.

@@ -40,7 +40,7 @@ struct Deadline {
 
 impl Deadline {
     fn new(wait: Wait, now: Duration) -> Deadline {
-        Deadline { wait, at: now + wait.limit() }
+        Deadline { wait, at: now.saturating_add(wait.limit()) }
     }
 }
 
@@ -52,26 +52,53 @@ impl Deadlines {
     /// Adds a connection, which waits for its first request from `now` on.
     pub fn add(&mut self, key: usize, now: Duration) {
         if self.0.len() <= key {
-            self.0.resize(key + 1, None);
+            self.0.resize(key.saturating_add(1), None);
         }
-        self.0[key] = Some(Deadline::new(Wait::Request, now));
+        self.restart(key, Wait::Request, now);
     }
 
     /// Forgets a connection.
     pub fn remove(&mut self, key: usize) {
-        self.0[key] = None;
+        if let Some(deadline) = self.0.get_mut(key) {
+            *deadline = None;
+        }
     }
 
     /// The connection starts to wait for something else, or for the same thing anew.
     pub fn restart(&mut self, key: usize, wait: Wait, now: Duration) {
-        self.0[key] = Some(Deadline::new(wait, now));
+        if let Some(deadline) = self.0.get_mut(key) {
+            *deadline = Some(Deadline::new(wait, now));
+        }
     }
 
     /// The connection waits for `wait`, and goes on waiting if it already did.
     pub fn continue_wait(&mut self, key: usize, wait: Wait, now: Duration) {
-        if self.0[key].is_none_or(|deadline| deadline.wait != wait) {
+        let current = self.0.get(key).copied().flatten();
+        if current.is_none_or(|deadline| deadline.wait != wait) {
             self.restart(key, wait, now);
         }
+    }
+
+    /// Up to `count` connections of those that `may_end`, which wait for `wait` and have done so for `at_least`: those that have
+    /// waited longest.
+    pub fn longest(
+        &self,
+        wait: Wait,
+        at_least: Duration,
+        now: Duration,
+        count: usize,
+        may_end: impl Fn(usize) -> bool,
+    ) -> Vec<usize> {
+        let latest = now.saturating_sub(at_least).saturating_add(wait.limit());
+        let numbered = self.0.iter().enumerate();
+        let waiting = numbered.filter_map(|(key, deadline)| deadline.map(|it| (it, key)));
+        let waiting = waiting.filter(|&(deadline, key)| deadline.wait == wait && deadline.at <= latest && may_end(key));
+        let mut longest: Vec<_> = waiting.map(|(deadline, key)| (deadline.at, key)).collect();
+        if count < longest.len() {
+            longest.select_nth_unstable(count);
+            longest.truncate(count);
+        }
+        longest.into_iter().map(|(_, key)| key).collect()
     }
 
     /// The connections whose time is over, with what they waited for in vain.
@@ -87,6 +114,27 @@ mod tests {
 
     fn expired(deadlines: &Deadlines, now: Duration) -> Vec<(usize, Wait)> {
         deadlines.expired(now).collect()
+    }
+
+    #[test]
+    fn the_longest_waits_of_a_kind_are_found() {
+        let second = Duration::from_secs(1);
+        let mut deadlines = Deadlines::default();
+        for key in 0..6 {
+            deadlines.add(key, second * key as u32);
+        }
+        for key in [4, 1, 3] {
+            deadlines.restart(key, Wait::Idle, second * (10 + key as u32));
+        }
+        let longest = |wait, at_least, count| {
+            let mut found = deadlines.longest(wait, at_least, 14 * second, count, |key| key != 5);
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(longest(Wait::Idle, Duration::ZERO, 2), [1, 3]);
+        assert_eq!(longest(Wait::Idle, second, 9), [1, 3]);
+        assert_eq!(longest(Wait::Request, 10 * second, 9), [0, 2]);
+        assert!(longest(Wait::Write, Duration::ZERO, 9).is_empty());
     }
 
     #[test]

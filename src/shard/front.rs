@@ -101,11 +101,20 @@ impl Front {
         numbered.map(|(number, bound)| Ok((number % shards.max(1), bound.socket.try_clone()?.into()))).collect()
     }
 
+    /// What one of `shards` shards accepts from.
+    pub(super) fn listeners_of(&self, shard: usize, shards: usize) -> Vec<Listener> {
+        let seats = seats(self.sockets.len(), shards).into_iter().filter(|(seat, _)| *seat == shard);
+        seats.filter_map(|(_, socket)| self.sockets.get(socket)).map(|bound| self.listener(bound)).collect()
+    }
+
+    fn listener(&self, bound: &Bound) -> Listener {
+        Listener { socket: bound.socket.clone(), attendance: self.gate.attend() }
+    }
+
     /// What each of `shards` shards accepts from.
     pub(super) fn listeners(&self, shards: usize) -> Vec<(usize, Listener)> {
         let seats = seats(self.sockets.len(), shards).into_iter();
-        let listener = |bound: &Bound| Listener { socket: bound.socket.clone(), attendance: self.gate.attend() };
-        seats.map(|(shard, socket)| (shard, listener(&self.sockets[socket]))).collect()
+        seats.map(|(shard, socket)| (shard, self.listener(&self.sockets[socket]))).collect()
     }
 
     /// Lets acceptors accept; returns at once. No other process may accept from these sockets any more.

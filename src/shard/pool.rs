@@ -1,5 +1,7 @@
-//! All shards, as the control thread sees them: started, ordered to drain, and joined.
+//! All shards, as the control thread sees them: started, replaced when one fails, ordered to drain, and joined.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,12 +9,13 @@ use std::time::{Duration, Instant};
 use hdrhistogram::CreationError;
 use mb_core::config::RuntimeKind;
 
+use super::capacity::Capacity;
 use super::front::{Front, Listener, StuckError};
 use super::gate::Order;
 use super::listener::ListenError;
 use super::question::Questions;
 use super::rt::{Handle, Runtime, Seat, probe};
-use crate::metrics::hand_over::{Collector, exchange};
+use crate::metrics::hand_over::{Collector, Reporter, exchange};
 use crate::snapshot::Publication;
 use crate::stats::Intake;
 
@@ -41,7 +44,6 @@ const UNKNOWN: usize = usize::MAX;
 #[derive(Debug)]
 pub struct Orders {
     stage: AtomicU8,
-    running: AtomicUsize,
     shards: Vec<Desk>,
 }
 
@@ -52,26 +54,67 @@ struct Desk {
     listeners: Mutex<Vec<Listener>>,
     /// How many connections it has, said while [`Stage::HandedOver`].
     connections: AtomicUsize,
+    /// A [`Life`].
+    life: AtomicU8,
+}
+
+/// Whether a shard runs.
+///
+/// ```text
+/// Absent ──▶ Running ──▶ Absent     it was told to end
+///    ▲          ├──────▶ Failed     it ended by itself, and left everything in order
+///    └──────────┼──────────┘
+///               └──────▶ Lost       its thread is gone, and may not have left everything in order
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Absent,
+    Running,
+    Failed,
+    Lost,
+}
+
+impl Desk {
+    fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::Absent,
+            1 => Life::Running,
+            2 => Life::Failed,
+            _ => Life::Lost,
+        }
+    }
+
+    fn set_life(&self, life: Life) {
+        self.life.store(life as u8, Ordering::Release);
+    }
 }
 
 impl Orders {
     pub(super) fn new(shards: usize) -> Orders {
-        let desk = || Desk { listeners: Mutex::default(), connections: AtomicUsize::new(UNKNOWN) };
+        let desk = || Desk {
+            listeners: Mutex::default(),
+            connections: AtomicUsize::new(UNKNOWN),
+            life: AtomicU8::new(Life::Absent as u8),
+        };
         Orders {
             stage: AtomicU8::new(Stage::Serving as u8),
-            running: AtomicUsize::new(0),
             shards: std::iter::repeat_with(desk).take(shards).collect(),
         }
     }
 
-    /// Counts the calling shard as running until the value is dropped.
-    pub(super) fn enter(self: &Arc<Self>) -> Running {
-        self.running.fetch_add(1, Ordering::AcqRel);
-        Running(self.clone())
+    /// The calling thread runs `shard`, until [`Orders::leave`]. When the thread ends without, the shard is lost.
+    pub(super) fn enter(self: &Arc<Self>, shard: usize) {
+        self.shards[shard].set_life(Life::Running);
+        THREAD.set(Some(ShardThread { orders: self.clone(), shard }));
+    }
+
+    /// The calling thread does not run `shard` any more. `obeyed`: because it was told to end.
+    pub(super) fn leave(&self, shard: usize, obeyed: bool) {
+        self.shards[shard].set_life(if obeyed { Life::Absent } else { Life::Failed });
     }
 
     fn running(&self) -> usize {
-        self.running.load(Ordering::Acquire)
+        self.shards.iter().filter(|desk| desk.life() == Life::Running).count()
     }
 
     /// The current stage.
@@ -112,12 +155,22 @@ impl Orders {
     }
 }
 
-/// A shard that runs.
-pub(super) struct Running(Arc<Orders>);
+thread_local! {
+    /// The shard that this thread runs. Dropped with the thread, however that ends.
+    static THREAD: RefCell<Option<ShardThread>> = const { RefCell::new(None) };
+}
 
-impl Drop for Running {
+struct ShardThread {
+    orders: Arc<Orders>,
+    shard: usize,
+}
+
+impl Drop for ShardThread {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
+        let desk = &self.orders.shards[self.shard];
+        if desk.life() == Life::Running {
+            desk.set_life(Life::Lost);
+        }
     }
 }
 
@@ -140,6 +193,17 @@ pub enum StartError {
     Counters(#[from] CreationError),
 }
 
+/// Shards fail, and are not replaced any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShardsFailed {
+    /// One after the other.
+    #[error("shards failed {DEATHS_MAX} times within {} s; the log tells why, please report it", DEATHS_TIME.as_secs())]
+    TooOften,
+    /// One did not end in order, so that its sockets cannot be given to another.
+    #[error("shard {0} ended without leaving its sockets; the log tells why, please report it")]
+    Lost(usize),
+}
+
 /// Acceptors do not accept.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -159,19 +223,58 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// Between two looks at what shards have done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Failures of shards within [`DEATHS_TIME`] after which the process is to be started anew.
+const DEATHS_MAX: usize = 3;
+const DEATHS_TIME: Duration = Duration::from_secs(60);
+
 /// The running shards, and where they accept.
 pub struct Pool {
     runtime: Runtime,
     orders: Arc<Orders>,
-    shards: Mutex<Vec<Handle>>,
+    /// By number; `None`: there is no thread.
+    shards: Mutex<Vec<Option<Handle>>>,
+    /// What shards are started with; `None` once none is to be started any more.
+    starter: Mutex<Option<Starter>>,
+    /// When shards failed.
+    deaths: Mutex<VecDeque<Instant>>,
     /// The addresses accepted on: one, and for a moment two.
     fronts: Mutex<Vec<Arc<Front>>>,
     collectors: Vec<Collector>,
 }
 
+/// What a shard is started with, whatever its number.
+struct Starter {
+    publication: Arc<Publication>,
+    intake: Intake,
+    questions: Questions,
+    capacity: Arc<Capacity>,
+    cores: Vec<usize>,
+}
+
+impl Starter {
+    fn start(
+        &self,
+        number: usize,
+        runtime: Runtime,
+        orders: &Arc<Orders>,
+        reporter: Reporter,
+    ) -> Result<Handle, String> {
+        runtime.start(Seat {
+            number,
+            core: self.cores.get(number % self.cores.len().max(1)).copied(),
+            publication: self.publication.clone(),
+            orders: orders.clone(),
+            intake: self.intake.clone(),
+            questions: self.questions.clone(),
+            reporter,
+            capacity: self.capacity.clone(),
+        })
+    }
+}
+
 impl Pool {
     /// Starts `shards` shards, pinned to the cores this process may run on, in turn. They accept nowhere until
-    /// [`Pool::attend`].
+    /// [`Pool::attend`]. Together they hold at most `connections` connections.
     ///
     /// # Errors
     /// [`StartError`]; no shard runs then.
@@ -181,26 +284,38 @@ impl Pool {
         wanted: RuntimeKind,
         intake: &Intake,
         questions: &Questions,
+        connections: usize,
     ) -> Result<Pool, StartError> {
         let runtime = Runtime::choose(wanted)?;
         let (reporters, collectors): (Vec<_>, Vec<_>) =
             (0..shards).map(|_| exchange()).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         let orders = Arc::new(Orders::new(shards));
-        let pool = Pool { runtime, orders, shards: Mutex::default(), fronts: Mutex::default(), collectors };
-        let cores = usable_cores();
+        let starter = Starter {
+            publication: publication.clone(),
+            intake: intake.clone(),
+            questions: questions.clone(),
+            capacity: Arc::new(Capacity::divide(connections, shards)),
+            cores: usable_cores(),
+        };
+        let pool = Pool {
+            runtime,
+            orders,
+            shards: Mutex::default(),
+            starter: Mutex::default(),
+            deaths: Mutex::default(),
+            fronts: Mutex::default(),
+            collectors,
+        };
         for (number, reporter) in reporters.into_iter().enumerate() {
-            let core = cores.get(number % cores.len().max(1)).copied();
-            let (publication, orders) = (publication.clone(), pool.orders.clone());
-            let (intake, questions) = (intake.clone(), questions.clone());
-            let seat = Seat { number, core, publication, orders, intake, questions, reporter };
-            match runtime.start(seat) {
-                Ok(shard) => lock(&pool.shards).push(shard),
+            match starter.start(number, runtime, &pool.orders, reporter) {
+                Ok(shard) => lock(&pool.shards).push(Some(shard)),
                 Err(reason) => {
                     pool.stop(Duration::ZERO);
                     return Err(StartError::Shard { shard: number, reason });
                 }
             }
         }
+        *lock(&pool.starter) = Some(starter);
         Ok(pool)
     }
 
@@ -219,9 +334,61 @@ impl Pool {
         self.orders.shards.len()
     }
 
-    /// Whether a shard ended although it was not told to.
-    pub fn has_died(&self) -> bool {
-        self.orders.stage() < Stage::Draining && self.orders.running() < self.shards()
+    /// Whether a shard has ended although it was not told to.
+    pub fn have_failed(&self) -> bool {
+        self.orders.shards.iter().any(|desk| matches!(desk.life(), Life::Failed | Life::Lost))
+    }
+
+    /// Replaces the shards that have failed, by others that accept from the same sockets. Blocks for some milliseconds when there
+    /// are any.
+    ///
+    /// # Errors
+    /// [`ShardsFailed`]: the process is to be started anew.
+    pub fn replace_failed(&self) -> Result<(), ShardsFailed> {
+        for (number, desk) in self.orders.shards.iter().enumerate() {
+            match desk.life() {
+                Life::Lost if self.orders.stage() < Stage::Draining => return Err(ShardsFailed::Lost(number)),
+                Life::Failed => self.replace(number)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn replace(&self, number: usize) -> Result<(), ShardsFailed> {
+        let now = Instant::now();
+        let deaths = &mut *lock(&self.deaths);
+        deaths.retain(|&death| now.saturating_duration_since(death) < DEATHS_TIME);
+        deaths.push_back(now);
+        if deaths.len() >= DEATHS_MAX {
+            return Err(ShardsFailed::TooOften);
+        }
+        // A stop that comes meanwhile waits for this lock, and finds the new shard.
+        let shards = &mut *lock(&self.shards);
+        let starter = lock(&self.starter);
+        let (Some(starter), true) = (&*starter, self.orders.stage() < Stage::Draining) else { return Ok(()) };
+        if let Some(failed) = shards[number].take() {
+            failed.join();
+        }
+        let started = self.collectors[number].reporter().map_err(|error| error.to_string()).and_then(|mut reporter| {
+            reporter.tally.restarts = 1;
+            starter.start(number, self.runtime, &self.orders, reporter)
+        });
+        match started {
+            Ok(shard) => {
+                shards[number] = Some(shard);
+                for front in self.fronts() {
+                    let listeners = front.listeners_of(number, self.shards());
+                    self.orders.post(listeners.into_iter().map(|listener| (number, listener)).collect());
+                }
+                tracing::warn!(shard = number, "another shard has taken the place of one that failed");
+            }
+            // It is tried again, which counts as another failure.
+            Err(reason) => {
+                tracing::error!(shard = number, "no other shard can take the place of one that failed: {reason}")
+            }
+        }
+        Ok(())
     }
 
     /// Gives the sockets of `front` to the shards, which accept when it is open.
@@ -301,9 +468,11 @@ impl Pool {
             std::thread::sleep(LOOK_INTERVAL);
         }
         self.orders.advance(Stage::Ended);
-        for shard in std::mem::take(&mut *lock(&self.shards)) {
+        for shard in std::mem::take(&mut *lock(&self.shards)).into_iter().flatten() {
             shard.join();
         }
+        // The statistics end when nothing can come from a shard any more.
+        *lock(&self.starter) = None;
     }
 }
 

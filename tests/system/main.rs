@@ -5,8 +5,10 @@
 
 mod bad_input;
 mod demo;
+mod descriptors;
 mod existing_installation;
 mod harness;
+mod hostile_requests;
 mod http_surface;
 mod indexer_killed;
 mod metrics;
@@ -19,6 +21,8 @@ mod right_file;
 mod runtimes;
 mod scripts;
 mod several_nodes;
+mod shard_supervision;
 mod statistics;
 mod store_outage;
+mod unread_answers;
 mod upgrade;

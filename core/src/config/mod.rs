@@ -233,6 +233,10 @@ pub struct Config {
     pub shards: Option<usize>,
     /// On what shards run.
     pub runtime: RuntimeKind,
+    /// Bytes that the connections of one shard may hold: unfinished requests, and answers that clients have not taken.
+    pub connection_buffers: usize,
+    /// Most connections of the process; `None`: as many as its descriptors allow.
+    pub max_connections: Option<usize>,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Show private fields of mirrors in JSON.

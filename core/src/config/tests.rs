@@ -142,7 +142,7 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!(config.database, DatabaseKind::Embedded);
     assert_eq!(config.state_dir, Path::new("/var/lib/mirrorbits"));
     assert_eq!(config.index_dir(), Path::new("/var/lib/mirrorbits/index"));
-    assert_eq!((config.shards, config.runtime), (None, RuntimeKind::Auto));
+    assert_eq!((config.shards, config.max_connections, config.runtime), (None, None, RuntimeKind::Auto));
     assert_eq!(config.metrics_listen_address.as_deref(), Some("localhost:9390"));
     assert_eq!(config.stats_retention, StatsRetention::default());
     let trusts = |address: &str| config.trusted_proxies.iter().any(|network| network.contains(&ip(address)));
@@ -205,6 +205,8 @@ fn bad_values_are_named_with_line_key_and_what_is_allowed() {
         ("ScanInterval: 1.5", "ScanInterval: 1.5: must be a whole number from 1 to 4294967295"),
         ("RedisDB: -1", "RedisDB: -1: must be a whole number from 0 to 4294967295"),
         ("Shards: 0", "Shards: 0: must be a whole number from 1 to 1024, or auto"),
+        ("MaxConnections: 0", "MaxConnections: 0: must be a whole number from 1 to 1048576, or auto"),
+        ("MaxConnections: 1048577", "MaxConnections: 1048577: must be a whole number from 1 to 1048576, or auto"),
         (
             "ListenAddress: 8080",
             "ListenAddress: 8080: must be host:port, :port or unix:/path, with an IPv6 address in brackets",
@@ -329,17 +331,17 @@ fn the_description_is_a_configuration_and_keeps_passwords_to_itself() {
         "Repository: '/srv/my: repo'\nTemplates: /t\nListenAddress: '[::1]:80'\nLocalJSPath: \"null\"\n\
          TraceFileLocation: \"a \\\"b\\\" #c\"\nRedisAddress: rediss://user:secret@host:1\nRedisPassword: secret\n\
          RPCPassword: secret\nFallbacks: [{URL: host, CountryCode: fr}]\nAllowOutdatedFiles: [{Prefix: '/a b', Minutes: 3}]\n\
-         RedisSentinelMasterName: main\nRedisSentinels: [{Host: 'h:2'}, {Host: 'redis://:secret@h:3'}]\nShards: 3\nStatsRetention: {Days: 9}\n\
+         RedisSentinelMasterName: main\nRedisSentinels: [{Host: 'h:2'}, {Host: 'redis://:secret@h:3'}]\nShards: 3\nMaxConnections: 1048576\nStatsRetention: {Days: 9}\n\
          MetricsListenAddress: ''\nRPCListenAddress: ':3390'\nTrustedProxies: ['::1']\nRepositoryScanInterval: 0\n",
     );
     let description = original.to_string();
     assert!(!description.contains("secret"), "{description}");
     let described = config(&description);
-    let masked = "********".to_owned();
+    let masked = "***".to_owned();
     let redis = RedisSettings {
-        address: "rediss://********@host:1".to_owned(),
+        address: "rediss://***@host:1".to_owned(),
         password: masked.clone(),
-        sentinels: vec!["h:2".to_owned(), "redis://********@h:3".to_owned()],
+        sentinels: vec!["h:2".to_owned(), "redis://***@h:3".to_owned()],
         ..original.redis.clone()
     };
     assert_eq!(described, Config { redis, rpc_password: masked, ..original });
@@ -386,5 +388,30 @@ proptest! {
         if let Err(error) = parse(&text, Path::new(FILE)) {
             prop_assert!(error.to_string().lines().all(|line| line.starts_with(FILE)), "{error}");
         }
+    }
+}
+
+#[test]
+fn sizes_have_units() {
+    let buffers =
+        |text: &str| config(&format!("Repository: /srv\nConnectionBuffersPerShard: {text}")).connection_buffers;
+    assert_eq!(config("Repository: /srv").connection_buffers, 64 << 20);
+    for (text, bytes) in
+        [("1048576", 1 << 20), ("2048KiB", 2 << 20), ("1 MiB", 1 << 20), ("50MB", 50_000_000), ("1024gib", 1 << 40)]
+    {
+        assert_eq!(buffers(text), bytes, "{text}");
+    }
+    for bad in ["1048575", "1025GiB", "64M", "-1", "1.5MiB", "MiB", "99999999999999999999GiB"] {
+        assert_eq!(
+            error_of(&format!("ConnectionBuffersPerShard: {bad}")),
+            format!(
+                "{FILE}:2: ConnectionBuffersPerShard: {bad}: must be a size in bytes from 1MiB to 1024GiB, as 65536, 64KiB or \
+                 50MB"
+            )
+        );
+    }
+    for (text, shown) in [("64MiB", "64MiB"), ("1048577", "1048577"), ("1536KiB", "1536KiB"), ("2GB", "1953125KiB")] {
+        let config = config(&format!("Repository: /srv\nConnectionBuffersPerShard: {text}"));
+        assert!(config.to_string().contains(&format!("\nConnectionBuffersPerShard: {shown}\n")), "{config}");
     }
 }

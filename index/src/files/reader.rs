@@ -161,6 +161,8 @@ impl FileIndex {
                 Entry::Alias(target) => walk = Walk::Given(target),
                 Entry::Missing if self.has_links => match self.above(path) {
                     Above::Alias(length, target) => {
+                        // What remains of the path begins with a slash, which is all of the root's own path.
+                        let target = if target == b"/" { &[][..] } else { target };
                         match walk {
                             Walk::Given(path) => {
                                 scratch.clear();

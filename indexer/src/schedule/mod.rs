@@ -178,11 +178,20 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Brings the index up to what is stored: a process before this one may have ended between storing and publishing.
+    /// Brings the index up to what is stored: a process before this one may have ended between storing and publishing, and
+    /// what it published may be damaged or gone. Before the first source scan there is nothing to publish.
     async fn publish_what_is_stored(&self) {
         let indexer = &self.scheduler.indexer;
-        let published = indexer.blocking(|indexer| indexer.published.files().is_some()).await;
-        if published && let Err(error) = indexer.publish_files().await {
+        let is_known = indexer.blocking(|indexer| match indexer.published.files() {
+            Some(_) => Ok(true),
+            None => indexer.knows_the_source(),
+        });
+        let published = match is_known.await {
+            Ok(true) => indexer.publish_files().await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = published {
             tracing::error!(%error, "cannot publish what is stored, tried again later");
         }
     }

@@ -11,6 +11,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mb_core::config::{self, ConfigError};
 use mb_core::store::StoreError;
@@ -36,7 +37,7 @@ use crate::pages::templates::TemplateError;
 use crate::pages::worker;
 use crate::shard::front::Front;
 use crate::shard::listener::ListenError;
-use crate::shard::pool::{OpenError, Pool, StartError, usable_cores};
+use crate::shard::pool::{OpenError, Pool, ShardsFailed, StartError, usable_cores};
 use crate::shard::question::Questions;
 use crate::stats::{self, Statistics, file_statistics};
 use crate::upgrade::inherit::{InheritError, Inheritance};
@@ -47,6 +48,9 @@ use prepare::{Prepared, locate_by};
 use serve::Daemon;
 use signals::Signals;
 use sockets::{Given, Sockets};
+
+/// How long an idle thread for blocking work is kept: for good.
+const KEEP_THREADS: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How the daemon is started.
 #[derive(Clone, Debug)]
@@ -87,8 +91,8 @@ pub enum DaemonError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Inherit(#[from] InheritError),
-    #[error("a shard ended by itself; the log tells why")]
-    ShardDied,
+    #[error(transparent)]
+    ShardsFailed(#[from] ShardsFailed),
     #[error("the control thread cannot be set up: {0}")]
     Control(#[from] io::Error),
 }
@@ -99,7 +103,14 @@ pub enum DaemonError {
 /// [`DaemonError`].
 pub fn run(options: &Options) -> Result<(), DaemonError> {
     let program = Program::of_this_process()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // One thread for blocking work is made now and kept, so that such work waits in its queue where no further thread can be
+        // made; without any thread tokio panics.
+        .thread_keep_alive(KEEP_THREADS)
+        .build()?;
+    std::thread::Builder::new().spawn(|| ())?;
+    drop(runtime.spawn_blocking(|| ()));
     let ended = runtime.block_on(live(options, program));
     // After a second signal something may still be waited for on another thread.
     runtime.shutdown_background();
@@ -137,6 +148,7 @@ async fn begin(
     }
     descriptors::raise_limit();
     let config = loaded.config;
+    let descriptors = descriptors::raise_limit();
     let Prepared { store, table, watch, publication, missing_geo } = Prepared::load(&config).await?;
 
     let shards = config.shards.unwrap_or_else(|| usable_cores().len());
@@ -147,7 +159,11 @@ async fn begin(
     let (counts, counts_asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
     let (pages, pages_asked) = mpsc::channel(worker::QUESTIONS_WAITING);
     let questions = Questions { statistics: counts, pages };
-    let pool = Arc::new(Pool::start(shards, &publication, config.runtime, &statistics.intake(), &questions)?);
+    let connections = descriptors::connections(descriptors, config.max_connections);
+    let intake = statistics.intake();
+    let pool = Pool::start(shards, &publication, config.runtime, &intake, &questions, connections)?;
+    drop(intake);
+    let pool = Arc::new(pool);
     if let Some(inheritance) = inheritance {
         inheritance.wait_for_go().await?;
     }

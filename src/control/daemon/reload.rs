@@ -66,6 +66,7 @@ fn is_old_news(error: &GeoError, missing: &[PathBuf]) -> bool {
 fn keep_fixed(mut config: Config, current: &Config, notices: &mut Vec<String>) -> Config {
     let fixed = [
         ("Shards", config.shards != current.shards),
+        ("MaxConnections", config.max_connections != current.max_connections),
         ("Runtime", config.runtime != current.runtime),
         ("StateDir", config.state_dir != current.state_dir),
         ("Database", config.database != current.database),
@@ -75,6 +76,7 @@ fn keep_fixed(mut config: Config, current: &Config, notices: &mut Vec<String>) -
         notices.push(format!("{key}: the new value takes effect with the next upgrade or restart"));
     }
     config.shards = current.shards;
+    config.max_connections = current.max_connections;
     config.runtime = current.runtime;
     config.state_dir.clone_from(&current.state_dir);
     config.database = current.database;

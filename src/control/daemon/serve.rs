@@ -23,7 +23,7 @@ use crate::control::pid_file::PidFile;
 use crate::control::{rpc, service_manager};
 use crate::handle::Settings;
 use crate::shard::front::Front;
-use crate::shard::pool::Pool;
+use crate::shard::pool::{Pool, ShardsFailed};
 use crate::snapshot::{Publication, Snapshot};
 use crate::stats::{self, Statistics};
 use crate::upgrade::hand_over::{HandedOver, TakenBack, hand_over};
@@ -31,7 +31,7 @@ use crate::upgrade::message::Role;
 use crate::upgrade::program::Program;
 
 /// How often the shards are looked after.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the store and the download log may take for the last counts and lines; the spool takes what is left.
 const LAST_DELIVERY: Duration = Duration::from_secs(3);
 /// The same after a second signal.
@@ -104,8 +104,8 @@ impl Daemon {
 
     async fn until_the_end(&mut self, signals: &mut Signals) -> End {
         let pool = self.pool.clone();
-        let shard_died = until_a_shard_dies(&pool);
-        tokio::pin!(shard_died);
+        let shards_fail = until_shards_fail(&pool);
+        tokio::pin!(shards_fail);
         let mut watchdog = Watchdog::new();
         let mut upgrade: Option<Upgrade> = None;
         let mut stop_after: Option<Duration> = None;
@@ -152,7 +152,7 @@ impl Daemon {
                     }
                 }
                 () = self.belongings.taken() => {}
-                () = &mut shard_died => return End::Failed(DaemonError::ShardDied),
+                error = &mut shards_fail => return End::Failed(error.into()),
                 () = watchdog.due() => service_manager::alive(),
             }
         }
@@ -361,9 +361,18 @@ async fn stop(statistics: Option<Statistics>, patience: Duration) {
     }
 }
 
-async fn until_a_shard_dies(pool: &Pool) {
-    while !pool.has_died() {
+/// Replaces shards that fail, until that does not help any more.
+async fn until_shards_fail(pool: &Arc<Pool>) -> ShardsFailed {
+    loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
+        if pool.have_failed() {
+            let pool = pool.clone();
+            // A panic has been logged by its hook; the next look tries again.
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || pool.replace_failed()).await {
+                tracing::error!("{error}; this process ends, to be started anew");
+                return error;
+            }
+        }
     }
 }
 

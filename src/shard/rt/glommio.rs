@@ -1,5 +1,7 @@
 //! Shards on glommio: one io_uring executor per thread, pinned to a core.
 
+use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::mpsc;
@@ -7,12 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{io, mem};
 
-use futures_lite::{AsyncRead, future};
+use futures_lite::AsyncRead;
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, executor, spawn_local};
 
-use super::{Seat, Watch, obey, serve};
+use super::{Seat, Watch, run};
 use crate::shard::{Senses, Shard};
 
 /// Entries of the submission queue: a poll and some timers.
@@ -43,14 +45,15 @@ pub(super) fn start(seat: Seat, senses: Senses, watched: OwnedFd) -> Result<Hand
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY)
         .spawn(move || async move {
-            let Seat { number, publication, orders, intake, questions, reporter, .. } = seat;
-            let _running = orders.enter();
+            let Seat { number, publication, orders, intake, questions, reporter, capacity, .. } = seat;
+            orders.enter(number);
             // The receiver waits for exactly this.
             let _ = started.send(());
-            let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses);
-            let watched = Watched::new(watched);
-            let ordered = obey(number, &shard, &orders, |task| drop(spawn_local(task).detach()), pause);
-            future::or(ordered, serve(&shard, watched)).await;
+            let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses, capacity);
+            let watched = Watched { poller: Some(watched), poll: None };
+            let obeyed = run(number, &shard, &orders, watched, |task| drop(spawn_local(task).detach()), pause).await;
+            drop(shard);
+            orders.leave(number, obeyed);
         })
         .map_err(|error| error.to_string())?;
     match starts.recv() {
@@ -66,34 +69,44 @@ async fn pause(time: Duration) {
     sleep(time).await;
 }
 
-/// A poller that glommio waits on, with a poll under way.
-struct Watched(TcpStream);
-
-impl Watched {
-    fn new(poller: OwnedFd) -> Watched {
-        // SAFETY: `into_raw_fd` gives up the descriptor, so that the stream is its only owner.
-        Watched(unsafe { TcpStream::from_raw_fd(poller.into_raw_fd()) })
-    }
-
-    /// Has glommio poll the same descriptor again. It begins a poll when it takes a descriptor for a stream, and has no other
-    /// way to. A duplicate for each poll would need a descriptor when there are none left.
-    fn poll_again(&mut self) {
-        // SAFETY: the stream that owned the descriptor is forgotten, so that the new one is its only owner.
-        let next = Watched(unsafe { TcpStream::from_raw_fd(self.0.as_raw_fd()) });
-        // Its poll is over and it has no buffer, so that nothing on the heap is forgotten with it.
-        mem::forget(mem::replace(self, next));
-    }
+/// A poller that glommio waits on.
+struct Watched {
+    /// `None` only while it is dropped.
+    poller: Option<OwnedFd>,
+    /// A poll that is under way, by the same descriptor.
+    poll: Option<ManuallyDrop<TcpStream>>,
 }
 
 impl Watch for Watched {
     fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The read that follows the poll is refused, as the descriptor is no socket's.
-        let _ = ready!(Pin::new(&mut self.0).poll_read(context, &mut [0]));
-        self.poll_again();
+        let Some(poller) = &self.poller else { return Poll::Pending };
+        // glommio polls what it takes for a stream before it reads, once. That reading is refused then, is no news.
+        let poll = self.poll.get_or_insert_with(|| begin(poller));
+        let _ = ready!(Pin::new(&mut **poll).poll_read(context, &mut [0]));
+        // Of a stream whose poll is over nothing is left but the descriptor, which is not closed, since the next one has it too;
+        // so a sleep needs no descriptor that the process might not have left.
+        self.poll = None;
         Poll::Ready(Ok(()))
     }
 
     async fn pass(&self) {
         executor().yield_task_queue_now().await;
     }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let (Some(poll), Some(poller)) = (self.poll.take(), self.poller.take()) {
+            // The stream closes the descriptor, once it has given its poll up.
+            let _ = poller.into_raw_fd();
+            drop(ManuallyDrop::into_inner(poll));
+        }
+    }
+}
+
+/// Has glommio poll a descriptor. It has no other way to.
+fn begin(poller: &OwnedFd) -> ManuallyDrop<TcpStream> {
+    // SAFETY: the stream is dropped only by `Watched::drop`, which gives the descriptor up to it; until then `Watched` keeps it
+    // open.
+    ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(poller.as_raw_fd()) })
 }

@@ -13,18 +13,22 @@ pub mod probe;
 mod ring_setup;
 pub mod tokio;
 
+use std::convert::Infallible;
 use std::fmt::{self, Display};
 use std::future::poll_fn;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_lite::{FutureExt as _, future};
 use mb_core::config::RuntimeKind;
 
 use super::acceptor::accept;
+use super::capacity::Capacity;
 use super::pool::{Orders, Stage};
 use super::rounds::{Outcome, Rounds};
 use super::signal::Signal;
@@ -119,6 +123,8 @@ pub struct Seat {
     pub questions: Questions,
     /// Where it counts.
     pub reporter: Reporter,
+    /// How many connections it may hold.
+    pub capacity: Arc<Capacity>,
 }
 
 impl Seat {
@@ -153,20 +159,62 @@ trait Watch {
     async fn pass(&self);
 }
 
-/// Serves the connections of `shard`, until the system does not tell any more what has happened.
-async fn serve(shard: &Rc<Shard>, watch: impl Watch) {
-    if let Err(error) = take_turns(shard, watch).await {
-        tracing::error!("a shard ends: its sockets cannot be waited on: {error}");
+/// What a shard does until it ends: it serves its connections and obeys `orders`. Returns whether it ended because it was told
+/// to. When it failed instead, by a panic or because its poller does, its acceptors have ended and its connections are closed
+/// when this returns, so that another shard can take its place. `spawn` starts a task; it and `sleep` are the runtime's.
+async fn run<S: AsyncFn(Duration) + Copy + 'static>(
+    number: usize,
+    shard: &Rc<Shard>,
+    orders: &Orders,
+    watch: impl Watch,
+    spawn: impl Fn(Pin<Box<dyn Future<Output = ()>>>),
+    sleep: S,
+) -> bool {
+    let serving = async {
+        let failure = match unwinding(take_turns(shard, watch)).await {
+            Ok(Err(error)) => format!("its sockets cannot be waited on: {error}"),
+            Err(Panicked) => "it panicked".to_owned(),
+        };
+        tracing::error!(shard = number, "a shard ends, and its connections with it: {failure}");
+        shard.failed.set(true);
+        future::pending().await
+    };
+    let obeyed = unwinding(future::or(obey(number, shard, orders, spawn, sleep), serving)).await;
+    if obeyed.is_err() {
+        tracing::error!(shard = number, "a shard ends, and its connections with it: it panicked");
+        shard.failed.set(true);
+    }
+    // It has done so already, unless it panicked.
+    end_acceptors(shard, sleep).await;
+    !shard.failed.get()
+}
+
+/// A future panicked.
+struct Panicked;
+
+/// The result of a future that may panic. Whoever calls this drops everything that the future shared.
+async fn unwinding<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|_| Panicked)
+}
+
+/// Ends the acceptors of a shard and waits for them.
+async fn end_acceptors(shard: &Shard, sleep: impl AsyncFn(Duration)) {
+    for stop in shard.stops.take() {
+        stop.raise();
+    }
+    while shard.acceptors.get() > 0 {
+        sleep(END_TICK).await;
     }
 }
 
 /// A shard that is busy waits on its poller by itself for the next request, which takes one system call; only when none comes
 /// for a while does it sleep by the runtime, which takes more of them.
-async fn take_turns(shard: &Rc<Shard>, mut watch: impl Watch) -> io::Result<()> {
+async fn take_turns(shard: &Rc<Shard>, mut watch: impl Watch) -> io::Result<Infallible> {
     let mut rounds = Rounds::new(shard);
     let mut patience = Duration::ZERO;
     let mut passed = Instant::now();
     loop {
+        mb_core::fault::point("shard");
         match rounds.turn(patience)? {
             Outcome::Unfinished => patience = Duration::ZERO,
             Outcome::Served => patience = LINGER,
@@ -195,12 +243,17 @@ async fn obey<S: AsyncFn(Duration) + Copy + 'static>(
     spawn: impl Fn(Pin<Box<dyn Future<Output = ()>>>),
     sleep: S,
 ) {
-    let mut stops = Vec::new();
     loop {
         for listener in orders.fetch_listeners(number) {
             let stop = Rc::new(Signal::default());
-            spawn(Box::pin(accept(listener, shard.clone(), stop.clone(), sleep)));
-            stops.push(stop);
+            let accepting = accept(listener, shard.clone(), stop.clone(), sleep);
+            let owner = shard.clone();
+            spawn(Box::pin(async move {
+                if unwinding(accepting).await.is_err() {
+                    owner.failed.set(true);
+                }
+            }));
+            shard.stops.borrow_mut().push(stop);
         }
         let tick = match orders.stage() {
             Stage::Serving => TICK,
@@ -210,16 +263,14 @@ async fn obey<S: AsyncFn(Duration) + Copy + 'static>(
             }
             Stage::Draining | Stage::Ended => break,
         };
+        if shard.failed.get() {
+            return;
+        }
         sleep(tick).await;
         shard.tick();
     }
-    for stop in stops {
-        stop.raise();
-    }
-    while shard.acceptors.get() > 0 {
-        sleep(END_TICK).await;
-    }
-    while orders.stage() == Stage::Draining && shard.connections.get() > 0 {
+    end_acceptors(shard, sleep).await;
+    while orders.stage() == Stage::Draining && shard.connections.get() > 0 && !shard.failed.get() {
         shard.tick();
         sleep(DRAIN_TICK).await;
     }

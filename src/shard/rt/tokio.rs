@@ -8,7 +8,6 @@ use std::sync::mpsc::{self, Sender};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
-use futures_lite::future;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -16,7 +15,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use super::{Seat, Watch, obey, serve};
+use super::{Seat, Watch};
 use crate::shard::{Senses, Shard};
 
 /// A running shard.
@@ -71,19 +70,20 @@ fn runtime_on(core: Option<usize>) -> io::Result<LocalRuntime> {
 }
 
 async fn run(seat: Seat, senses: Senses, watched: OwnedFd, started: Sender<io::Result<()>>) {
-    let Seat { number, publication, orders, intake, questions, reporter, .. } = seat;
+    let Seat { number, publication, orders, intake, questions, reporter, capacity, .. } = seat;
     // SAFETY: it owns the descriptor, which is open for as long.
     let watched = match unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) } {
         Ok(watched) => Watched(watched),
         // The receiver waits for exactly this.
         Err(error) => return drop(started.send(Err(error.into()))),
     };
-    let _running = orders.enter();
+    orders.enter(number);
     // Likewise.
     let _ = started.send(Ok(()));
-    let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses);
-    let ordered = obey(number, &shard, &orders, |task| drop(spawn_local(task)), sleep);
-    future::or(ordered, serve(&shard, watched)).await;
+    let shard = Shard::new(publication, orders.clone(), &intake, questions, reporter, senses, capacity);
+    let obeyed = super::run(number, &shard, &orders, watched, |task| drop(spawn_local(task)), sleep).await;
+    drop(shard);
+    orders.leave(number, obeyed);
 }
 
 /// A poller that tokio waits on.
