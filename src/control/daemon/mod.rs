@@ -146,7 +146,6 @@ async fn begin(
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    descriptors::raise_limit();
     let config = loaded.config;
     let descriptors = descriptors::raise_limit();
     let Prepared { store, table, watch, publication, missing_geo } = Prepared::load(&config).await?;

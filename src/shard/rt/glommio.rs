@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use std::{io, mem};
 
 use futures_lite::AsyncRead;
 use glommio::net::TcpStream;
