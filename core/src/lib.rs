@@ -9,6 +9,7 @@
 //! - [`path`]: repository paths: decoding, cleaning, encoding
 //! - [`geo`]: from a network address to a place and an autonomous system
 //! - [`store`]: mirror records, source files and mirror logs, behind one trait
+//! - [`supervise`]: parts of a program that go on after a panic
 //! - [`link`]: the messages between the daemon and the indexer it supervises
 //! - [`time`]: Unix seconds as the store and the wire know them, and file times in nanoseconds
 //!
@@ -24,4 +25,5 @@ pub mod mirror;
 pub mod path;
 pub mod priority;
 pub mod store;
+pub mod supervise;
 pub mod time;

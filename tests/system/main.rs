@@ -24,5 +24,6 @@ mod several_nodes;
 mod shard_supervision;
 mod statistics;
 mod store_outage;
+mod thread_panics;
 mod unread_answers;
 mod upgrade;
