@@ -34,4 +34,5 @@ pub mod pid_file;
 pub mod retention;
 pub mod rpc;
 pub mod service_manager;
+mod tasks;
 pub mod version;

@@ -476,6 +476,15 @@ impl Pool {
     }
 }
 
+/// The control thread has panicked if shards still run: what is under way is answered before the process ends.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.orders.stage() < Stage::Draining {
+            self.stop(CLOSE_TIME);
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

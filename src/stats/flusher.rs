@@ -25,9 +25,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, select};
+use mb_core::fault;
 use mb_core::mirror::MirrorId;
 use mb_core::priority::give_way;
 use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
+use mb_core::supervise::keep_going;
 use time::Date;
 
 use self::pace::Pace;
@@ -67,7 +69,7 @@ impl Flusher {
         figures: Arc<Figures>,
     ) -> std::io::Result<Flusher> {
         let (stop, stopped) = bounded(1);
-        let worker = Worker {
+        let mut worker = Worker {
             inbox,
             spares,
             store: StoreThread::start(store)?,
@@ -82,10 +84,12 @@ impl Flusher {
             number: 0,
             away: false,
             figures,
+            ending: None,
         };
         let work = move || {
             give_way();
-            worker.run(&stopped);
+            keep_going("statistics", || worker.run(&stopped));
+            worker.end();
         };
         let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(work)?;
         Ok(Flusher { stop, thread })
@@ -155,20 +159,27 @@ struct Worker {
     /// The latest attempt to reach the store failed.
     away: bool,
     figures: Arc<Figures>,
+    /// Until when the store has time for the last counts, once the flusher is told to end.
+    ending: Option<Instant>,
 }
 
 impl Worker {
-    fn run(mut self, stopped: &Receiver<Instant>) {
+    /// Works until it is told to end, and delivers what is left. Called again after a panic, it goes on with what it has.
+    fn run(&mut self, stopped: &Receiver<Instant>) {
+        if let Some(deadline) = self.ending {
+            return self.finish(deadline);
+        }
         let mut next_collection = Instant::now() + INTERVAL;
         let mut spool_at = None;
         let deadline = loop {
+            fault::point("statistics");
             let due = [spool_at, self.pace.wake_up(Instant::now())];
             let wake_up = due.into_iter().flatten().fold(next_collection, Instant::min);
             select! {
                 recv(stopped) -> deadline => break deadline.unwrap_or_else(|_| Instant::now()),
                 recv(self.store.answers) -> answer => match answer {
                     Ok(answer) => self.take_answer(answer),
-                    // The thread is gone, which a panic in the store does: its work is started anew by nobody.
+                    // The thread ends only when its jobs do.
                     Err(_) => self.store.answers = never(),
                 },
                 default(wake_up.saturating_duration_since(Instant::now())) => {}
@@ -193,11 +204,12 @@ impl Worker {
             }
             self.report();
         };
+        self.ending = Some(deadline);
         self.finish(deadline);
     }
 
     /// Takes the last tallies, and gives the store until `deadline`; what it does not take stays in the spool.
-    fn finish(mut self, deadline: Instant) {
+    fn finish(&mut self, deadline: Instant) {
         let mut retry_at = Instant::now();
         let mut keep_at = retry_at + SPOOL_AFTER;
         self.pace = Pace::Hurried;
@@ -231,7 +243,11 @@ impl Worker {
         }
         self.spool.tidy(&self.figures);
         self.report();
-        if !self.away {
+    }
+
+    /// Lets the store go.
+    fn end(self) {
+        if let (false, Some(deadline)) = (self.away, self.ending) {
             self.store.end(deadline);
         }
     }
@@ -347,6 +363,10 @@ impl Worker {
                 }
             }
             Answer::Added { outcome, took } => {
+                // Until the rest of this is done: what panics in between has it sent again, which the store notices.
+                if let Some(on_its_way) = &mut self.on_its_way {
+                    on_its_way.fate = Fate::Unknown;
+                }
                 self.notice(outcome.as_ref().map(|_| ()));
                 if outcome.is_ok() {
                     let Some(delivered) = self.on_its_way.take() else { return };
@@ -361,9 +381,6 @@ impl Worker {
                     self.deliver(Retry::Later);
                 } else {
                     self.figures.failed_deliveries.fetch_add(1, Relaxed);
-                    if let Some(on_its_way) = &mut self.on_its_way {
-                        on_its_way.fate = Fate::Unknown;
-                    }
                     self.keep();
                 }
             }

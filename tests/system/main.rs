@@ -27,5 +27,6 @@ mod shard_supervision;
 mod statistics;
 mod stopped_neighbours;
 mod store_outage;
+mod thread_panics;
 mod unread_answers;
 mod upgrade;

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use mb_core::config::{self, ConfigError};
 use mb_core::store::StoreError;
-use tokio::sync::{Semaphore, mpsc, watch};
+use mb_core::supervise;
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 mod belongings;
 mod descriptors;
@@ -33,6 +34,7 @@ use super::logging::{Log, LogFileError};
 use super::metrics::{Sources, Watch};
 use super::orders::Orders;
 use super::pid_file::{PidFile, PidFileError};
+use super::tasks::keep_running;
 use super::{change_feed, retention, rpc, service_manager};
 use crate::pages::templates::TemplateError;
 use crate::pages::worker;
@@ -144,6 +146,7 @@ async fn begin(
 ) -> Result<Daemon, DaemonError> {
     let loaded = config::load(&options.config)?;
     let log = Log::start(options.log_file.as_deref(), options.debug)?;
+    supervise::log_panics();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -215,11 +218,20 @@ async fn begin(
         rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
         metrics: MetricsServer::start(metrics_socket, seen),
         following: Some(watch.follow()?),
-        feed: tokio::spawn(change_feed::follow(table.clone(), link)),
-        pruning: tokio::spawn(retention::follow(table, retained)),
+        feed: tokio::spawn({
+            let table = table.clone();
+            keep_running("change-feed", move || change_feed::follow(table.clone(), link.clone()))
+        }),
+        pruning: tokio::spawn(keep_running("retention", move || retention::follow(table.clone(), retained.clone()))),
         answering: tokio::spawn(async move {
-            let counts = file_statistics::answer_questions(counts_asked, Arc::clone(&store));
-            tokio::join!(counts, worker::answer_questions(pages_asked, store));
+            let (counts_asked, pages_asked) = (Mutex::new(counts_asked), Mutex::new(pages_asked));
+            let counts = keep_running("file-statistics", || async {
+                file_statistics::answer_questions(&mut *counts_asked.lock().await, Arc::clone(&store)).await;
+            });
+            let pages = keep_running("pages", || async {
+                worker::answer_questions(&mut *pages_asked.lock().await, Arc::clone(&store)).await;
+            });
+            tokio::join!(counts, pages);
         }),
         retention,
         statistics: Some(statistics),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mb_core::priority::give_way;
 use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
+use mb_core::{fault, supervise};
 
 /// Jobs that wait: a batch, a question and some notes. A store that does not answer gets no more.
 const JOBS_WAITING: usize = 4;
@@ -41,6 +42,16 @@ pub(super) enum Answer {
     },
 }
 
+/// Asks the store. A panic in it is a failure like others: whether it has done what was asked is not known.
+fn attempt<T>(operation: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let operation = || {
+        fault::point("statistics-store");
+        operation()
+    };
+    let panicked = || Err(StoreError::Database("the access to the store panicked; please report this".to_owned()));
+    supervise::attempt("statistics-store", operation).unwrap_or_else(panicked)
+}
+
 /// The thread, as the flusher sees it. It ends when this is dropped and its operation is over.
 pub(super) struct StoreThread {
     jobs: Sender<Job>,
@@ -59,11 +70,11 @@ impl StoreThread {
                 let answer = match job {
                     Job::Add(batch) => {
                         let started = Instant::now();
-                        let outcome = store.add_stats(&batch);
+                        let outcome = attempt(|| store.add_stats(&batch));
                         Answer::Added { outcome, took: started.elapsed() }
                     }
                     Job::Note { number, sightings } => {
-                        Answer::Noted { number, outcome: store.note_sightings(&sightings) }
+                        Answer::Noted { number, outcome: attempt(|| store.note_sightings(&sightings)) }
                     }
                 };
                 if done.send(answer).is_err() {
