@@ -4,7 +4,9 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench micro-bench instructions deb fmt lint clean test-programs test-python test-valkey demo-programs
+SECONDS ?= 60
+
+.PHONY: fuzz sanitize help build test demo bench micro-bench instructions deb fmt lint clean test-programs test-python test-valkey demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -50,6 +52,12 @@ micro-bench: ## Measure the steps of a request without sockets
 instructions: ## Count the instructions of the steps of a request by callgrind, and compare with those recorded
 	@.ci/install valgrind
 	$(CARGO) bench --locked -p mirrorbits --bench instructions
+
+fuzz: ## Fuzz everything that reads bytes from outside (SECONDS=60 for each target; FUZZ_TARGETS="body ..." for some)
+	@fuzz/run $(SECONDS) $(FUZZ_TARGETS)
+
+sanitize: ## Run the unit tests of the unsafe parts, and all fuzz inputs so far, under AddressSanitizer
+	@.ci/sanitize
 
 deb: build ## Build the Debian package, into target/debian
 	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb

@@ -29,7 +29,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use address::Peer;
+pub use address::{Networks, Peer, client_address};
 pub use settings::Settings;
 
 use choose::{Among, Choices};

@@ -20,6 +20,8 @@ pub mod clock;
 mod connection;
 mod deadline;
 pub mod front;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gate;
 pub mod listener;
 mod poller;

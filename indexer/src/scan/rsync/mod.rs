@@ -14,6 +14,8 @@ pub(crate) use self::url::RsyncUrl;
 use super::listing::{Listing, ListingFull};
 use crate::progress::Progress;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod line;
 mod url;
 
