@@ -82,6 +82,12 @@ impl Handler {
         self.snapshot = snapshot;
     }
 
+    /// Draws by the random numbers of `seed` from now on.
+    #[cfg(fuzzing)]
+    pub fn reseed(&mut self, seed: u64) {
+        self.random = fastrand::Rng::with_seed(seed);
+    }
+
     /// What is answered from.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot

@@ -40,12 +40,14 @@ fn choose() -> &'static Target {
     target
 }
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    let target = CHOSEN.get_or_init(|| {
-        let target = choose();
+libfuzzer_sys::fuzz_target!(
+    init: {
+        let target = CHOSEN.get_or_init(choose);
         // What is made once, when it is first used, is not among what an input costs.
         (target.run)(b"\0\0");
-        target
-    });
-    oracle::run(&target.limits, target.run, input);
-});
+    },
+    |input: &[u8]| {
+        let target = CHOSEN.get_or_init(choose);
+        oracle::run(&target.limits, target.run, input);
+    }
+);

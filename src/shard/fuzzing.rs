@@ -15,7 +15,7 @@ use super::pool::Orders;
 use super::question::Questions;
 use super::rounds::{Outcome, Rounds};
 use super::{Senses, Shard};
-use crate::handle::{Handler, Peer};
+use crate::handle::Peer;
 use crate::http::response::Content;
 use crate::metrics::hand_over::exchange;
 use crate::pages;
@@ -57,7 +57,7 @@ impl Harness {
         let (pages_sender, pages) = mpsc::channel(8);
         let (counts_sender, counts) = mpsc::channel(8);
         let questions = Questions { statistics: counts_sender, pages: pages_sender };
-        let (reporter, _) = exchange()?;
+        let (reporter, _) = exchange().map_err(io::Error::other)?;
         let publication = Arc::new(Publication::new(snapshot));
         let orders = Arc::new(Orders::new(1));
         let shard = Shard::new(publication, orders, &statistics.intake(), questions, reporter, Senses::new()?);
@@ -87,8 +87,7 @@ impl Harness {
             self.tick()?;
         }
         let shard = self.shard();
-        let handler = Handler::new(shard.publication.load(), seed);
-        shard.core.borrow_mut().handler = handler;
+        shard.core.borrow_mut().handler.reseed(seed);
         let (ours, mut client) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         client.set_nonblocking(true)?;

@@ -36,12 +36,9 @@ pub fn run(input: &[u8]) {
             answer.unwrap_or_else(|error| panic!("the shard: {error}"))
         };
         let whole = exchange(vec![stream]);
-        check(stream, &whole);
         let in_pieces = exchange(pieces(stream, *cut));
-        check(stream, &in_pieces);
-        // Interim answers depend on what has come when, and the date on the second.
-        let finals = |received: &Received| answers(&received.bytes).into_iter().map(comparable).collect::<Vec<_>>();
-        assert_eq!(finals(&in_pieces), finals(&whole), "the answers depend on the pieces");
+        let (expected, found) = (check(stream, &whole), check(stream, &in_pieces));
+        assert_eq!(found, expected, "the answers depend on the pieces");
         assert_eq!(in_pieces.closed, whole.closed, "whether it is closed depends on the pieces");
     });
 }
@@ -68,32 +65,6 @@ struct Answer<'a> {
     rest: &'a [u8],
 }
 
-/// The beginnings of the answers that are not interim, each with all that follows it. Bodies are skipped by `check` only, so
-/// for a comparison the rest is cut by it.
-fn comparable(answer: Answer<'_>) -> (u16, Vec<u8>) {
-    let lines = answer.head.split(|&byte| byte == b'\n').filter(|line| !line.starts_with(b"Date:"));
-    (answer.code, lines.collect::<Vec<_>>().join(&b'\n'))
-}
-
-/// All answers that are not interim, taken apart by their `Content-Length`.
-fn answers(bytes: &[u8]) -> Vec<Answer<'_>> {
-    let mut answers = Vec::new();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let Some(answer) = head(rest) else { break };
-        rest = answer.rest;
-        if answer.code >= 200 {
-            // The answer to HEAD has a length and no body: then another answer begins at once, or nothing follows.
-            let length = content_length(answer.head).unwrap_or(0);
-            if !rest.starts_with(b"HTTP/1.1 ") || length == 0 {
-                rest = &rest[length.min(rest.len())..];
-            }
-            answers.push(answer);
-        }
-    }
-    answers
-}
-
 /// The head of the answer at the start of `bytes`.
 fn head(bytes: &[u8]) -> Option<Answer<'_>> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
@@ -117,8 +88,10 @@ fn content_length(head: &[u8]) -> Option<usize> {
 }
 
 /// Whether the answers to `stream` are those of an HTTP server: one well-formed answer to each request in turn, at most
-/// one more that refuses what follows, and nothing behind an answer that closes the connection.
-fn check(stream: &[u8], received: &Received) {
+/// one more that refuses what follows, and nothing behind an answer that closes the connection. Returns head and body of
+/// each without the interim ones, which depend on what has come when, and without the date.
+fn check(stream: &[u8], received: &Received) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut answers = Vec::new();
     let (methods, is_malformed) = requests(stream);
     let mut rest = received.bytes.as_slice();
     let mut answered = 0;
@@ -151,7 +124,10 @@ fn check(stream: &[u8], received: &Received) {
         };
         let body = if has_no_body { 0 } else { length };
         assert!(body <= rest.len(), "a body that is shorter than its length: {}", received.bytes.escape_ascii());
-        rest = &rest[body..];
+        let (body, behind) = rest.split_at(body);
+        rest = behind;
+        let lines = answer.head.split(|&byte| byte == b'\n').filter(|line| !line.starts_with(b"Date:"));
+        answers.push((lines.collect::<Vec<_>>().join(&b'\n'), body.to_owned()));
         if method.is_none() || answer.code == 413 {
             assert!(is_closing, "a refusal does not say that it closes: {}", answer.head.escape_ascii());
         }
@@ -163,6 +139,7 @@ fn check(stream: &[u8], received: &Received) {
     } else {
         assert!(received.closed, "it is not closed as was said");
     }
+    answers
 }
 
 fn check_head(head: &[u8]) {

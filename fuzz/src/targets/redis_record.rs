@@ -19,6 +19,8 @@ const SEPARATOR: u8 = 0x1e;
 const DATE: &[u8; 29] = b"Sun, 22 Nov 2026 12:00:00 GMT";
 
 struct World {
+    /// Kept from input to input, as a shard does: its caches take tens of megabytes.
+    handler: Handler,
     settings: Arc<Settings>,
     files: Arc<FileIndex>,
     geo: Arc<mb_core::geo::GeoDatabase>,
@@ -27,8 +29,14 @@ struct World {
 thread_local! {
     static WORLD: RefCell<World> = RefCell::new({
         let folder = world::folder();
-        let Snapshot { settings, files, geo, .. } = world::snapshot(folder.path());
-        World { settings, files: files.expect("files"), geo }
+        let snapshot = Arc::new(world::snapshot(folder.path()));
+        let Snapshot { settings, files, geo, .. } = &*snapshot;
+        World {
+            handler: Handler::new(snapshot.clone(), 1),
+            settings: settings.clone(),
+            files: files.clone().expect("files"),
+            geo: geo.clone(),
+        }
     });
 }
 
@@ -46,7 +54,7 @@ pub fn run(input: &[u8]) {
     selectable.state.enabled = true;
     selectable.state.http.up = true;
     selectable.state.https.up = true;
-    WORLD.with_borrow(|world| answer_with(world, selectable));
+    WORLD.with_borrow_mut(|world| answer_with(world, selectable));
 }
 
 /// What of a record is put before the shards.
@@ -54,17 +62,18 @@ fn published(mirror: Mirror) -> Mirror {
     mirror
 }
 
-fn answer_with(world: &World, mirror: Mirror) {
+fn answer_with(world: &mut World, mirror: Mirror) {
     let table = Arc::new(MirrorTable::new(vec![mirror]));
     let snapshot = Snapshot::new(world.settings.clone(), Some(world.files.clone()), table, world.geo.clone());
-    let mut handler = Handler::new(Arc::new(snapshot), 1);
+    world.handler.adopt(Arc::new(snapshot));
+    world.handler.reseed(1);
     for target in ["/a.iso", "/a.iso?https=1", "/a.iso?https=0", "/a%20b%25%3f&<>'\".iso", "/a.iso?mirrorlist", "/d/e/f"] {
         for accept in ["*/*", "application/json"] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
             let Parsed::Complete { request, .. } = parse(head.as_bytes()) else { continue };
             let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: false };
             let mut out = Vec::new();
-            handler.handle(&request, Peer::Local, envelope, &mut out);
+            world.handler.handle(&request, Peer::Local, envelope, &mut out);
             if out.is_empty() {
                 continue;
             }
