@@ -155,6 +155,7 @@ fn ask(snapshot: &Snapshot, file: &[u8], from: IpAddr) -> Result<Document, Expla
         has_range: false,
         accepts_json: true,
         accepts_gzip: false,
+        expects_continue: false,
     };
     let envelope = Envelope { date: &http_date(0), persistence: Persistence::Implied, head_only: false };
     let mut answer = Vec::new();

@@ -34,6 +34,9 @@ pub struct Settings {
     pub same_download_interval: Duration,
     /// How answers are logged; `None`: not at all. It is here for the same reason.
     pub download_log: Option<LogFormat>,
+    /// Bytes that the connections of a shard may hold: unfinished requests and answers that were not taken. It is here for the same
+    /// reason.
+    pub connection_buffers: usize,
     /// What pages are made by. Not for answers of a shard either: they change with the rest.
     pub templates: Arc<Templates>,
     /// Echoed in JSON.
@@ -58,6 +61,7 @@ impl From<&Config> for Settings {
             gzip: config.gzip,
             same_download_interval: config.same_download_interval,
             download_log: config.log_dir.is_some().then_some(config.log_format),
+            connection_buffers: config.connection_buffers,
             templates: Templates::built_in(),
             local_js_path: config.local_js_path.clone(),
         }

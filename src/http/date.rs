@@ -16,7 +16,8 @@ pub fn http_date(seconds: i64) -> [u8; HTTP_DATE_LENGTH] {
     let seconds = u64::try_from(seconds).unwrap_or(0).min(YEAR_10000 - 1);
     let mut date = [b' '; HTTP_DATE_LENGTH];
     // All dates in this range have exactly this length.
-    let _ = write!(&mut date[..], "{}", HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds)));
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH);
+    let _ = write!(date.as_mut_slice(), "{}", HttpDate::from(time));
     date
 }
 
@@ -48,7 +49,7 @@ pub fn append_rfc3339(out: &mut Vec<u8>, unix_seconds: i64, nanoseconds: u32) {
     if nanoseconds > 0 {
         let _ = write!(out, ".{nanoseconds:09}");
         let decimals = out.iter().rev().take_while(|&&byte| byte == b'0').count();
-        out.truncate(out.len() - decimals);
+        out.truncate(out.len().saturating_sub(decimals));
     }
     out.push(b'Z');
 }

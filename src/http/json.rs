@@ -87,12 +87,12 @@ impl<'a> JsonWriter<'a> {
     fn open(&mut self, bracket: u8) {
         self.separate();
         self.out.push(bracket);
-        self.depth += 1;
+        self.depth = self.depth.saturating_add(1);
         self.empty = true;
     }
 
     fn close(&mut self, bracket: u8) {
-        self.depth -= 1;
+        self.depth = self.depth.saturating_sub(1);
         if !self.empty {
             self.new_line();
         }
@@ -116,7 +116,7 @@ impl<'a> JsonWriter<'a> {
     fn new_line(&mut self) {
         if let Some(indent) = self.indent {
             self.out.push(b'\n');
-            self.out.resize(self.out.len() + indent * self.depth, b' ');
+            self.out.resize(self.out.len().saturating_add(indent.saturating_mul(self.depth)), b' ');
         }
     }
 
@@ -154,15 +154,15 @@ impl<'a> JsonWriter<'a> {
                 '\0'..'\u{20}' => b"",
                 _ => continue,
             };
-            self.out.extend_from_slice(&text.as_bytes()[plain..place]);
-            plain = place + character.len_utf8();
+            self.out.extend_from_slice(text.as_bytes().get(plain..place).unwrap_or_default());
+            plain = place.saturating_add(character.len_utf8());
             if escape.is_empty() {
                 let _ = write!(self.out, "\\u{:04x}", u32::from(character));
             } else {
                 self.out.extend_from_slice(escape);
             }
         }
-        self.out.extend_from_slice(&text.as_bytes()[plain..]);
+        self.out.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
     }
 }
 

@@ -75,11 +75,11 @@ impl Status {
 
     /// The code.
     pub fn code(self) -> u16 {
-        self.text().as_bytes()[..3].iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))
+        self.text().split_once(' ').and_then(|(code, _)| code.parse().ok()).unwrap_or_default()
     }
 
     fn phrase(self) -> &'static str {
-        &self.text()[4..]
+        self.text().split_once(' ').map_or("", |(_, phrase)| phrase)
     }
 }
 
@@ -108,6 +108,9 @@ pub struct Envelope<'a> {
 
 /// `Server` header field, with its name and line end.
 const SERVER: &str = concat!("Server: Mirrorbits/", env!("CARGO_PKG_VERSION"), "\r\n");
+
+/// What a client waits for that sends `Expect: 100-continue`; the answer to its request follows.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A response whose head is being written. Ended by [`Response::body`] or [`Response::no_body`].
 #[must_use = "a response must be ended"]

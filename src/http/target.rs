@@ -14,8 +14,8 @@ impl<'b> Target<'b> {
     /// other form.
     pub fn parse(target: &'b [u8]) -> Option<Target<'b>> {
         let origin = if target.first() == Some(&b'/') { target } else { after_authority(target)? };
-        let (path, query) = match memchr::memchr(b'?', origin) {
-            Some(mark) => (&origin[..mark], Some(&origin[mark + 1..])),
+        let (path, query) = match split_at_first(origin, b'?') {
+            Some((path, query)) => (path, Some(query)),
             None => (origin, None),
         };
         Some(Target { path: if path.is_empty() { b"/" } else { path }, query })
@@ -23,22 +23,28 @@ impl<'b> Target<'b> {
 
     /// The parameters of the query as `(name, value)`; a parameter without `=` has an empty value.
     pub fn parameters(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
-        self.query.unwrap_or_default().split(|&byte| byte == b'&').filter(|parameter| !parameter.is_empty()).map(
-            |parameter| match memchr::memchr(b'=', parameter) {
-                Some(equals) => (&parameter[..equals], &parameter[equals + 1..]),
-                None => (parameter, b"".as_slice()),
-            },
-        )
+        self.query
+            .unwrap_or_default()
+            .split(|&byte| byte == b'&')
+            .filter(|parameter| !parameter.is_empty())
+            .map(|parameter| split_at_first(parameter, b'=').unwrap_or((parameter, b"")))
     }
 }
 
+/// What is before the first `byte`, and what is behind it.
+#[inline]
+fn split_at_first(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let (before, behind) = bytes.split_at_checked(memchr::memchr(byte, bytes)?)?;
+    Some((before, behind.get(1..)?))
+}
+
 fn after_authority(target: &[u8]) -> Option<&[u8]> {
-    let scheme = memchr::memmem::find(target, b"://")?;
-    if !target[..scheme].eq_ignore_ascii_case(b"http") && !target[..scheme].eq_ignore_ascii_case(b"https") {
+    let (scheme, behind) = target.split_at_checked(memchr::memmem::find(target, b"://")?)?;
+    if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
         return None;
     }
-    let rest = &target[scheme + 3..];
-    Some(&rest[memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len())..])
+    let rest = behind.get(3..)?;
+    rest.get(memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len())..)
 }
 
 /// What a query asks for in place of a redirect.

@@ -69,6 +69,12 @@ pub struct Tally {
     pub accepted: u64,
     /// Failures to accept one.
     pub accept_errors: u64,
+    /// Connections closed because of a panic while they were served.
+    pub panics: u64,
+    /// Connections closed because all together held too much memory.
+    pub closed_for_memory: u64,
+    /// Bytes that connections hold.
+    pub held: usize,
     /// Connections open when the tally was handed over.
     pub open: usize,
     /// Processor time of the shard's thread since it started.
@@ -91,6 +97,9 @@ impl Tally {
             unmeasured: 0,
             accepted: 0,
             accept_errors: 0,
+            panics: 0,
+            closed_for_memory: 0,
+            held: 0,
             open: 0,
             processor_time: Duration::ZERO,
         })
@@ -148,13 +157,15 @@ impl Tally {
             unmeasured,
             accepted,
             accept_errors,
+            panics,
+            closed_for_memory,
             ..
         } = self;
         *answers = [[0; Status::ALL.len()]; Kind::ALL.len()];
         rows.clear();
         mirrors.clear();
         durations.reset();
-        for count in [fallbacks, nanoseconds, unmeasured, accepted, accept_errors] {
+        for count in [fallbacks, nanoseconds, unmeasured, accepted, accept_errors, panics, closed_for_memory] {
             *count = 0;
         }
     }

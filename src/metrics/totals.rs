@@ -22,6 +22,12 @@ pub struct ShardTotals {
     pub accepted: u64,
     /// Failures to accept one.
     pub accept_errors: u64,
+    /// Connections closed because of a panic while they were served.
+    pub panics: u64,
+    /// Connections closed because all together held too much memory.
+    pub closed_for_memory: u64,
+    /// Bytes that connections hold.
+    pub held: usize,
     /// Connections open.
     pub open: usize,
     /// Processor time of its thread.
@@ -89,6 +95,9 @@ impl Totals {
         let of_shard = &mut self.shards[shard];
         of_shard.accepted += tally.accepted;
         of_shard.accept_errors += tally.accept_errors;
+        of_shard.panics += tally.panics;
+        of_shard.closed_for_memory += tally.closed_for_memory;
+        of_shard.held = tally.held;
         of_shard.open = tally.open;
         of_shard.processor_time = tally.processor_time;
         if tally.durations.is_empty() {

@@ -3,10 +3,12 @@
 //! Reads and writes go through the shard's buffers; a connection owns memory only for what does not fit into one step: the
 //! start of a request whose rest is still to come, and the rest of an answer that the client is slow to take.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::Context;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -14,9 +16,9 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use super::deadline::Wait;
 use super::poller::{Event, Poller};
 use super::question::Pending;
-use super::{Core, Progress, Shard, Then};
+use super::{Core, Progress, Shard, Then, fault};
 use crate::handle::Peer;
-use crate::http::body::Body;
+use crate::http::reader::RequestReader;
 use crate::http::response::Status;
 
 /// Steps a connection takes before the others of its shard get their turn.
@@ -85,13 +87,25 @@ pub(super) struct Connection {
     more: bool,
     /// The latest read took everything that was received.
     is_all: bool,
-    /// What is still to come of the latest request's body.
-    body: Body,
+    /// Where it is in what it receives.
+    reader: RequestReader,
     /// The answer that comes next and is not there yet.
     pending: Option<Pending>,
     /// Answers not yet written, from `written` on.
     output: Vec<u8>,
     written: usize,
+    /// What it holds, as it was last told.
+    held: Held,
+}
+
+/// The memory that a connection holds, and what it does for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    bytes: usize,
+    /// Since when it holds any, by the shard's clock.
+    since: Duration,
+    /// Bytes of answers that the client has taken since then.
+    taken: u64,
 }
 
 impl Connection {
@@ -112,10 +126,11 @@ impl Connection {
             input: Vec::new(),
             more: false,
             is_all: true,
-            body: Body::None,
+            reader: RequestReader::new(),
             pending: None,
             output: Vec::new(),
             written: 0,
+            held: Held::default(),
         }
     }
 
@@ -145,10 +160,10 @@ impl Connection {
     /// # Errors
     /// The client is gone.
     pub fn advance(&mut self, shard: &Shard, inbox: &mut [u8], context: &mut Context<'_>) -> io::Result<Next> {
+        fault::point(fault::Step::Read);
         for _ in 0..STEPS {
-            if !self.flush()? {
-                return Ok(Next::Wait);
-            }
+            let is_flushed = self.flush()?;
+            // An answer from elsewhere is taken over whether or not the client reads, so that it is among what is held.
             if let Some(pending) = &mut self.pending {
                 if pending.poll(context, &shard.clock.date(), &mut self.output).is_pending() {
                     return Ok(Next::Wait);
@@ -156,6 +171,9 @@ impl Connection {
                 self.pending = None;
                 self.answered = true;
                 continue;
+            }
+            if !is_flushed {
+                return Ok(Next::Wait);
             }
             match self.phase {
                 Phase::Serving if self.more => return Ok(Next::Answer(0)),
@@ -171,7 +189,7 @@ impl Connection {
                         if self.input.is_empty() {
                             return Ok(Next::Answer(count));
                         }
-                        self.input.extend_from_slice(&inbox[..count]);
+                        self.input.extend_from_slice(inbox.get(..count).unwrap_or_default());
                         return Ok(Next::Answer(0));
                     }
                 },
@@ -183,7 +201,7 @@ impl Connection {
                 Phase::Lingering(left) => match self.receive(inbox)? {
                     None => return Ok(Next::Wait),
                     Some(count) if count == 0 || count >= left => return Ok(Next::Over),
-                    Some(count) => self.phase = Phase::Lingering(left - count),
+                    Some(count) => self.phase = Phase::Lingering(left.saturating_sub(count)),
                 },
             }
         }
@@ -194,18 +212,20 @@ impl Connection {
     /// the work on it `began` then.
     pub fn answer(&mut self, shard: &Shard, core: &mut Core, received: &[u8], began: Instant) {
         let progress = if received.is_empty() {
-            let progress = shard.answer(core, &self.input, began, self.is_all, self.peer, &mut self.body);
+            let progress = shard.answer(core, &self.input, began, self.is_all, self.peer, &mut self.reader);
             self.input.drain(..progress.consumed);
+            self.input.truncate(progress.kept);
             if self.input.is_empty() {
                 self.input = Vec::new();
             }
             progress
         } else {
-            let progress = shard.answer(core, received, began, self.is_all, self.peer, &mut self.body);
-            self.input.extend_from_slice(&received[progress.consumed..]);
+            let progress = shard.answer(core, received, began, self.is_all, self.peer, &mut self.reader);
+            let kept = received.get(progress.consumed..).and_then(|rest| rest.get(..progress.kept));
+            self.input.extend_from_slice(kept.unwrap_or_default());
             progress
         };
-        let Progress { more, then, pending, consumed: _ } = progress;
+        let Progress { more, then, pending, consumed: _, kept: _ } = progress;
         self.more = more;
         self.pending = pending;
         self.phase = match then {
@@ -215,15 +235,31 @@ impl Connection {
         };
     }
 
+    /// Ends the connection after the message that [`Core::recover`] made, since its requests could not be answered. Returns what
+    /// it had of them itself.
+    pub fn give_up(&mut self) -> Vec<u8> {
+        self.phase = Phase::Finishing;
+        self.more = false;
+        self.pending = None;
+        self.reader = RequestReader::new();
+        std::mem::take(&mut self.input)
+    }
+
+    /// What was received and not answered yet, as far as the connection has it itself.
+    pub fn unanswered(&self) -> &[u8] {
+        &self.input
+    }
+
     /// Writes what can be written of `answers` and keeps the rest.
     ///
     /// # Errors
     /// The client is gone.
     pub fn deliver(&mut self, answers: &[u8]) -> io::Result<Next> {
+        fault::point(fault::Step::Write);
         if !answers.is_empty() {
             self.answered = true;
             let written = self.send(answers)?;
-            self.output.extend_from_slice(&answers[written..]);
+            self.output.extend_from_slice(answers.get(written..).unwrap_or_default());
         }
         Ok(if self.has_output() {
             Next::Wait
@@ -259,13 +295,14 @@ impl Connection {
 
     /// Writes what there is room for.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = 0;
-        while written < bytes.len() && self.is_writable {
-            match retry_on_intr(|| send(&self.socket, &bytes[written..], SendFlags::NOSIGNAL)) {
+        let mut rest = bytes;
+        while !rest.is_empty() && self.is_writable {
+            match retry_on_intr(|| send(&self.socket, rest, SendFlags::NOSIGNAL)) {
                 Err(Errno::WOULDBLOCK) => self.is_writable = false,
-                count => written += count?,
+                count => rest = rest.get(count?..).unwrap_or_default(),
             }
         }
+        let written = bytes.len().saturating_sub(rest.len());
         self.has_written |= written > 0;
         Ok(written)
     }
@@ -274,7 +311,9 @@ impl Connection {
     fn flush(&mut self) -> io::Result<bool> {
         if self.has_output() {
             let output = std::mem::take(&mut self.output);
-            self.written += self.send(&output[self.written..])?;
+            let written = self.send(output.get(self.written..).unwrap_or_default())?;
+            self.written = self.written.saturating_add(written);
+            self.held.taken = self.held.taken.saturating_add(written as u64);
             if self.written < output.len() {
                 self.output = output;
                 return Ok(false);
@@ -289,7 +328,33 @@ impl Connection {
     }
 
     fn is_between_requests(&self) -> bool {
-        self.input.is_empty() && self.body == Body::None
+        self.input.is_empty()
+    }
+
+    /// Tells the memory that it holds now, at `now`, and what it held when this was last called.
+    pub fn hold(&mut self, now: Duration) -> (usize, usize) {
+        let bytes = self.input.capacity().saturating_add(self.output.capacity());
+        let before = std::mem::replace(&mut self.held.bytes, bytes);
+        if before == 0 && bytes > 0 {
+            self.held = Held { bytes, since: now, taken: 0 };
+        }
+        (bytes, before)
+    }
+
+    /// How much it costs to keep the connection at `now`: bytes held, times how long, for each byte that the client has taken
+    /// meanwhile. 0 when it holds none.
+    pub fn burden(&self, now: Duration) -> u128 {
+        let Held { bytes, since, taken } = self.held;
+        let milliseconds = now.saturating_sub(since).as_millis().saturating_add(1);
+        // In thousandths, so that clients who read quickly are told apart, too.
+        let cost = (bytes as u128).saturating_mul(milliseconds).saturating_mul(1000);
+        cost.checked_div(u128::from(taken).saturating_add(1)).unwrap_or(cost)
+    }
+
+    /// Has the system drop what it has of the answers, too, when the connection is closed.
+    pub fn forgo_answers(&self) {
+        // What the system then still sends is its own affair.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
     /// Whether it waits for an answer from elsewhere.
@@ -319,8 +384,8 @@ impl Connection {
 
     /// What happens when `wait` took too long; `false` when the connection ends.
     pub fn outlive(&mut self, wait: Wait, shard: &Shard, core: &mut Core) -> bool {
-        let unfinished = wait == Wait::Request && self.phase == Phase::Serving && !self.input.is_empty();
-        if !unfinished || self.body != Body::None {
+        fault::point(fault::Step::Late);
+        if wait != Wait::Request || self.phase != Phase::Serving || self.input.is_empty() {
             return false;
         }
         let began = Instant::now();

@@ -40,7 +40,7 @@ struct Deadline {
 
 impl Deadline {
     fn new(wait: Wait, now: Duration) -> Deadline {
-        Deadline { wait, at: now + wait.limit() }
+        Deadline { wait, at: now.saturating_add(wait.limit()) }
     }
 }
 
@@ -52,24 +52,29 @@ impl Deadlines {
     /// Adds a connection, which waits for its first request from `now` on.
     pub fn add(&mut self, key: usize, now: Duration) {
         if self.0.len() <= key {
-            self.0.resize(key + 1, None);
+            self.0.resize(key.saturating_add(1), None);
         }
-        self.0[key] = Some(Deadline::new(Wait::Request, now));
+        self.restart(key, Wait::Request, now);
     }
 
     /// Forgets a connection.
     pub fn remove(&mut self, key: usize) {
-        self.0[key] = None;
+        if let Some(deadline) = self.0.get_mut(key) {
+            *deadline = None;
+        }
     }
 
     /// The connection starts to wait for something else, or for the same thing anew.
     pub fn restart(&mut self, key: usize, wait: Wait, now: Duration) {
-        self.0[key] = Some(Deadline::new(wait, now));
+        if let Some(deadline) = self.0.get_mut(key) {
+            *deadline = Some(Deadline::new(wait, now));
+        }
     }
 
     /// The connection waits for `wait`, and goes on waiting if it already did.
     pub fn continue_wait(&mut self, key: usize, wait: Wait, now: Duration) {
-        if self.0[key].is_none_or(|deadline| deadline.wait != wait) {
+        let current = self.0.get(key).copied().flatten();
+        if current.is_none_or(|deadline| deadline.wait != wait) {
             self.restart(key, wait, now);
         }
     }

@@ -10,6 +10,7 @@
 //! - `connection`: one client's requests and answers
 //! - [`question`]: an answer that a connection waits for
 //! - `deadline`: connections that take too long
+//! - `fault`: panics that tests bring about
 //! - [`clock`]: the time, as far as answers show it
 //! - [`rt`]: the runtimes that shards run on
 //! - [`pool`]: all shards, as the control thread sees them
@@ -19,6 +20,7 @@ mod bell;
 pub mod clock;
 mod connection;
 mod deadline;
+mod fault;
 pub mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -34,15 +36,14 @@ mod signal;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::handle::outcome::Outcome;
 use crate::handle::{Handler, Peer};
-use crate::http::body::Body;
-use crate::http::request::{Method, Parsed, Persistence, Request, parse};
+use crate::http::reader::{Received, RequestReader};
+use crate::http::request::{Method, Persistence};
 use crate::http::response::{self, Envelope, Status};
 use crate::metrics::hand_over::Reporter;
 use crate::snapshot::Publication;
@@ -57,8 +58,12 @@ use question::{Pending, Questions};
 
 /// Bytes read at once. Many pipelined requests fit, and a larger head is collected by its connection.
 const READ_SIZE: usize = 16 * 1024;
-/// Answers to pipelined requests are written out when they reach this size, before more are made.
+/// Answers are written out when they reach this size, before more are made.
 const WRITE_SIZE: usize = 256 * 1024;
+/// The same for the answers of one connection: with one more they are what a client that does not read can have made for it.
+const ANSWERS_SIZE: usize = 64 * 1024;
+/// Most bytes of a request that the log shows when answering it failed.
+const LOGGED_SIZE: usize = 512;
 
 /// How long a draining shard waits for the first request of a connection. A guess: a client sends it one round trip after it
 /// has connected.
@@ -106,6 +111,17 @@ struct Core {
     /// Where answers are written to. What a connection cannot send of it moves into a buffer of its own, so that an idle
     /// connection has none.
     output: Vec<u8>,
+    /// How far the connection that is being answered has got.
+    answered: Answered,
+}
+
+/// What a connection has been answered in its turn, for the case that the next answer fails.
+#[derive(Clone, Copy, Default)]
+struct Answered {
+    /// Bytes of the requests that were answered, of those that were received.
+    received: usize,
+    /// Bytes of the output up to the last complete answer.
+    output: usize,
 }
 
 /// Which connections are to be looked after.
@@ -123,6 +139,8 @@ enum Sweep {
 struct Progress {
     /// Bytes that are done with.
     consumed: usize,
+    /// Bytes behind these that are needed again; what is behind both is done with, too.
+    kept: usize,
     /// More requests may be complete in the rest; they wait until the answers so far are written.
     more: bool,
     /// What becomes of the connection after these answers.
@@ -145,7 +163,7 @@ enum Then {
 impl Progress {
     /// Progress to `consumed`, from where the connection reads on.
     fn to(consumed: usize) -> Progress {
-        Progress { consumed, more: false, then: Then::Stay, pending: None }
+        Progress { consumed, kept: 0, more: false, then: Then::Stay, pending: None }
     }
 }
 
@@ -165,6 +183,7 @@ impl Shard {
             epoch,
             reporter,
             output: Vec::with_capacity(READ_SIZE),
+            answered: Answered::default(),
         };
         Rc::new(Shard {
             publication,
@@ -245,56 +264,61 @@ impl Shard {
         received: Instant,
         is_all: bool,
         peer: Peer,
-        body: &mut Body,
+        reader: &mut RequestReader,
     ) -> Progress {
         core.follow(&self.publication);
-        let mut consumed = 0;
+        let start = core.output.len();
+        let mut consumed = 0_usize;
         let date = self.clock.date();
         let moment = self.clock.moment(received);
         loop {
-            match body.skip(&bytes[consumed..]) {
-                Ok(skipped) => consumed += skipped,
-                // Its request has been answered; all there is left to say is goodbye.
-                Err(_) => return Progress { then: Then::Finish, ..Progress::to(consumed) },
-            }
-            if *body != Body::None || consumed == bytes.len() {
+            let made = core.output.len();
+            core.answered = Answered { received: consumed, output: made };
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            if rest.is_empty() {
                 return Progress::to(consumed);
             }
-            if core.output.len() >= WRITE_SIZE {
-                return Progress { more: true, ..Progress::to(consumed) };
+            let unfinished = Progress { kept: rest.len(), more: true, ..Progress::to(consumed) };
+            if made >= WRITE_SIZE || made.saturating_sub(start) >= ANSWERS_SIZE {
+                return unfinished;
             }
-            match parse(&bytes[consumed..]) {
-                Parsed::Incomplete => return Progress::to(consumed),
-                Parsed::Rejected(rejection) => {
+            match reader.read(rest) {
+                Received::Incomplete(wanted) => {
+                    if wanted.sends_continue {
+                        core.output.extend_from_slice(response::CONTINUE);
+                    }
+                    return Progress { kept: wanted.kept, ..Progress::to(consumed) };
+                }
+                Received::Rejected(rejection) => {
                     core.reject(rejection.into(), &date);
                     return Progress { then: Then::Finish, ..Progress::to(bytes.len()) };
                 }
-                Parsed::Complete { mut request, length, body: follows } => {
-                    let is_last = is_all && consumed + length == bytes.len() && follows == Body::None;
+                Received::Complete { mut request, length } => {
+                    let is_last = is_all && rest.len() == length;
                     let then = match request.persistence {
                         Persistence::Close if is_last => Then::Close,
                         _ => Then::Finish,
                     };
                     // Those that were sent behind it in good faith are answered, too.
-                    if self.ends_answered() && is_all && consumed + length == bytes.len() {
+                    if self.ends_answered() && is_last {
                         request.persistence = Persistence::Close;
                     }
                     let head_only = request.method == Method::Head;
                     let envelope = Envelope { date: &date, persistence: request.persistence, head_only };
-                    consumed += length;
-                    *body = follows;
-                    let Some(outcome) = core.handle(&request, peer, envelope) else {
-                        core.reject(Status::InternalServerError, &date);
-                        core.replace_handler(&self.publication);
-                        return Progress { then: Then::Finish, ..Progress::to(consumed) };
-                    };
-                    core.reporter.tally.count(&outcome);
-                    core.recorder.record(&outcome, &request, &core.handler, moment);
+                    let Core { handler, output, recorder, reporter, .. } = core;
+                    let outcome = handler.handle(&request, peer, envelope, output);
+                    fault::point(fault::Step::Answer);
+                    reporter.tally.count(&outcome);
+                    recorder.record(&outcome, &request, handler, moment);
+                    consumed = consumed.saturating_add(length);
                     let then = if request.persistence == Persistence::Close { then } else { Then::Stay };
                     if outcome.kind.is_left_open() {
-                        let pending = self.questions.ask(&outcome, &mut core.handler, &request);
-                        let more = then == Then::Stay;
-                        return Progress { more, then, pending: Some(pending), ..Progress::to(consumed) };
+                        let pending = self.questions.ask(&outcome, handler, &request);
+                        let (kept, more) = match then {
+                            Then::Stay => (rest.len().saturating_sub(length), true),
+                            _ => (0, false),
+                        };
+                        return Progress { kept, more, then, pending: Some(pending), ..Progress::to(consumed) };
                     }
                     if then != Then::Stay {
                         return Progress { then, ..Progress::to(consumed) };
@@ -316,24 +340,27 @@ impl Core {
         }
     }
 
-    /// Starts anew with a handler that nothing has happened to.
-    fn replace_handler(&mut self, publication: &Publication) {
+    /// Puts things in order when a request of `received` could not be answered because of a defect of ours. It leaves no trace in
+    /// the output but a message to its client; what happens to the handler's memory is not relied on.
+    fn recover(
+        &mut self,
+        publication: &Publication,
+        received: &[u8],
+        date: &[u8; crate::http::date::HTTP_DATE_LENGTH],
+    ) {
+        self.output.truncate(self.answered.output);
         self.reporter.tally.settle(&self.handler.snapshot().mirrors);
         self.handler = Handler::new(publication.load(), fastrand::u64(..));
+        self.reject(Status::InternalServerError, date);
+        self.note_panic("answering", received.get(self.answered.received..).unwrap_or_default());
     }
 
-    /// Answers `request`; `None` when that hit a defect of ours. It then leaves no trace in the output, and only this one
-    /// connection is to suffer.
-    fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>) -> Option<Outcome> {
-        let Core { handler, output, .. } = self;
-        let start = output.len();
-        // Nothing of the handler is looked at again after a panic: the caller replaces it.
-        let answered = catch_unwind(AssertUnwindSafe(|| handler.handle(request, peer, envelope, output)));
-        if answered.is_err() {
-            output.truncate(start);
-            tracing::error!(target = %request.target.escape_ascii(), "a request could not be answered: please report this");
-        }
-        answered.ok()
+    /// Counts and logs a panic while a connection was served, from which `received` was not answered yet.
+    fn note_panic(&mut self, while_doing: &str, received: &[u8]) {
+        let tally = &mut self.reporter.tally;
+        tally.panics = tally.panics.saturating_add(1);
+        let request = received.get(..LOGGED_SIZE).unwrap_or(received).escape_ascii();
+        tracing::error!(%request, "a connection is closed because of a panic while {while_doing}: please report this");
     }
 
     /// Uses the memory of `output` again, and gives some of it back when an answer was unusually large.

@@ -3,10 +3,16 @@
 //!
 //! Each of the three is done for many connections in a row, so that its code and data stay in the processor's caches, and
 //! clients read their answers while others are still being written, without being woken for each.
+//!
+//! A panic in a step of one connection ends that connection. What connections hold in memory is added up, and when it is more
+//! than the configuration allows, those are closed that hold the most for the longest and take the least.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
 
 use std::io;
 use std::mem;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -17,7 +23,7 @@ use super::acceptor::accept_some;
 use super::connection::{Connection, Next};
 use super::deadline::{Deadlines, Wait};
 use super::poller::Happened;
-use super::{READ_SIZE, Shard, Sweep, WRITE_SIZE};
+use super::{Answered, READ_SIZE, Shard, Sweep, WRITE_SIZE};
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +32,11 @@ mod tests;
 const ROUND: usize = 64;
 /// Room for the requests of a round.
 const INBOX_SIZE: usize = 8 * READ_SIZE;
+/// Of the memory that connections may hold, the part that is freed when they hold more, so that they are not looked through for
+/// each that comes over it.
+const FREED_PART: usize = 8;
+/// Between two lines of the log about connections that were closed for memory.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// All connections of a shard.
 pub(super) struct Rounds {
@@ -48,6 +59,10 @@ pub(super) struct Rounds {
     inbox: Box<[u8]>,
     /// Those that have requests to answer in this round.
     askers: Vec<Asker>,
+    /// Bytes that connections hold: requests that arrived in part, and answers that were not taken yet.
+    held: usize,
+    /// When the log last told that connections were closed for memory.
+    told: Option<Duration>,
 }
 
 /// What a turn has come to.
@@ -85,6 +100,8 @@ impl Rounds {
             asking: Vec::new(),
             inbox: vec![0; INBOX_SIZE].into_boxed_slice(),
             askers: Vec::with_capacity(ROUND),
+            held: 0,
+            told: None,
         }
     }
 
@@ -114,6 +131,7 @@ impl Rounds {
         self.take_turns();
         // Whoever did something in the meantime is not late.
         self.sweep();
+        self.relieve();
         Ok(if is_full || !self.queue.is_empty() || !self.knocked.is_empty() {
             Outcome::Unfinished
         } else if is_idle {
@@ -191,6 +209,7 @@ impl Rounds {
             let count = self.answer(left, began);
             let (answered, others) = left.split_at_mut(count);
             self.write(answered);
+            self.relieve();
             left = others;
         }
         if !askers.is_empty() {
@@ -206,23 +225,26 @@ impl Rounds {
     fn read<'q>(&mut self, queue: &'q [usize]) -> &'q [usize] {
         let answered = self.answered.clone();
         let mut context = Context::from_waker(&answered);
-        let mut filled = 0;
+        let mut filled = 0_usize;
         for (place, &key) in queue.iter().enumerate() {
-            if self.askers.len() == ROUND || INBOX_SIZE - filled < READ_SIZE {
-                return &queue[place..];
-            }
+            let end = filled.saturating_add(READ_SIZE);
+            let room = match self.inbox.get_mut(filled..end) {
+                Some(room) if self.askers.len() < ROUND => room,
+                _ => return queue.get(place..).unwrap_or_default(),
+            };
             let Some(connection) = self.connections.get_mut(key) else { continue };
             // The key of one that was closed in line may be another's by now, which is in line itself.
             if !mem::replace(&mut connection.is_queued, false) {
                 continue;
             }
-            let room = &mut self.inbox[filled..filled + READ_SIZE];
-            match connection.advance(&self.shard, room, &mut context) {
-                Ok(Next::Answer(count)) => {
-                    self.askers.push(Asker { key, received: filled..filled + count, answers: 0..0 });
-                    filled += count;
+            match guarded(|| connection.advance(&self.shard, room, &mut context)) {
+                Ok(Ok(Next::Answer(count))) => {
+                    let end = filled.saturating_add(count);
+                    self.askers.push(Asker { key, received: filled..end, answers: 0..0 });
+                    filled = end;
                 }
-                next => self.settle(key, next),
+                Ok(next) => self.settle(key, next),
+                Err(Panicked) => self.fail(key, "reading"),
             }
         }
         &[]
@@ -232,15 +254,24 @@ impl Rounds {
     fn answer(&mut self, askers: &mut [Asker], began: Instant) -> usize {
         let Rounds { shard, connections, inbox, .. } = self;
         let core = &mut *shard.core.borrow_mut();
-        let mut count = 0;
+        let mut count = 0_usize;
         for Asker { key, received, answers } in askers {
-            if core.output.len() >= WRITE_SIZE {
+            let start = core.output.len();
+            if start >= WRITE_SIZE {
                 break;
             }
-            answers.start = core.output.len();
-            connections[*key].answer(shard, core, &inbox[received.clone()], began);
-            answers.end = core.output.len();
-            count += 1;
+            // One that was closed for memory in this round has no answers.
+            if let Some(connection) = connections.get_mut(*key) {
+                let received = inbox.get(received.clone()).unwrap_or_default();
+                core.answered = Answered { received: 0, output: start };
+                if guarded(|| connection.answer(shard, core, received, began)).is_err() {
+                    let own = connection.give_up();
+                    let received = if received.is_empty() { own.as_slice() } else { received };
+                    core.recover(&shard.publication, received, &shard.clock.date());
+                }
+            }
+            *answers = start..core.output.len();
+            count = count.saturating_add(1);
         }
         count
     }
@@ -249,8 +280,12 @@ impl Rounds {
     fn write(&mut self, askers: &[Asker]) {
         let output = mem::take(&mut self.shard.core.borrow_mut().output);
         for Asker { key, answers, .. } in askers {
-            let next = self.connections[*key].deliver(&output[answers.clone()]);
-            self.settle(*key, next);
+            let Some(connection) = self.connections.get_mut(*key) else { continue };
+            let answers = output.get(answers.clone()).unwrap_or_default();
+            match guarded(|| connection.deliver(answers)) {
+                Ok(next) => self.settle(*key, next),
+                Err(Panicked) => self.fail(*key, "writing"),
+            }
         }
         self.shard.core.borrow_mut().reuse_output(output);
     }
@@ -259,6 +294,8 @@ impl Rounds {
     fn settle(&mut self, key: usize, next: io::Result<Next>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let now = self.shard.clock.now();
+        let (held, before) = connection.hold(now);
+        self.held = self.held.saturating_sub(before).saturating_add(held);
         if connection.take_written() {
             self.deadlines.restart(key, connection.wait(), now);
         }
@@ -280,9 +317,59 @@ impl Rounds {
     }
 
     fn close(&mut self, key: usize) {
-        self.connections.remove(key);
+        let Some(mut connection) = self.connections.try_remove(key) else { return };
+        // What it holds now goes with it; what counts is what was told of it before.
+        let (_, held) = connection.hold(Duration::ZERO);
+        self.held = self.held.saturating_sub(held);
         self.deadlines.remove(key);
-        self.shard.connections.set(self.shard.connections.get() - 1);
+        self.shard.connections.set(self.shard.connections.get().saturating_sub(1));
+    }
+
+    /// Closes a connection because of a panic.
+    fn fail(&mut self, key: usize, while_doing: &str) {
+        if let Some(connection) = self.connections.get(key) {
+            self.shard.core.borrow_mut().note_panic(while_doing, connection.unanswered());
+        }
+        self.close(key);
+    }
+
+    /// Closes connections when they hold more memory than they may, those first that are the greatest burden.
+    fn relieve(&mut self) {
+        let allowed = {
+            let core = &mut *self.shard.core.borrow_mut();
+            core.reporter.tally.held = self.held;
+            core.handler.snapshot().settings.connection_buffers
+        };
+        if self.held <= allowed {
+            return;
+        }
+        let now = self.shard.clock.now();
+        let burdens = self.connections.iter().map(|(key, connection)| (connection.burden(now), key));
+        let mut burdens: Vec<_> = burdens.filter(|&(burden, _)| burden > 0).collect();
+        burdens.sort_unstable_by(|one, other| other.cmp(one));
+        let goal = allowed.saturating_sub(allowed / FREED_PART);
+        let (held, mut closed) = (self.held, 0_u64);
+        for (_, key) in burdens {
+            if self.held <= goal {
+                break;
+            }
+            if let Some(connection) = self.connections.get(key) {
+                connection.forgo_answers();
+            }
+            self.close(key);
+            closed = closed.saturating_add(1);
+        }
+        let core = &mut *self.shard.core.borrow_mut();
+        let count = &mut core.reporter.tally.closed_for_memory;
+        *count = count.saturating_add(closed);
+        core.reporter.tally.held = self.held;
+        if self.told.is_none_or(|told| now.saturating_sub(told) >= TELL_INTERVAL) {
+            self.told = Some(now);
+            tracing::warn!(
+                "connections held {held} bytes of unfinished requests and of answers that clients do not take; {closed} \
+                 are closed, and more as it happens again (ConnectionBuffersPerShard: {allowed})"
+            );
+        }
     }
 
     /// Puts those in line that are to see that it is late, and ends those that waited in vain.
@@ -301,12 +388,33 @@ impl Rounds {
         }
         let expired: Vec<_> = self.deadlines.expired(shard.clock.now()).collect();
         for (key, wait) in expired {
-            if self.connections[key].outlive(wait, &shard, &mut shard.core.borrow_mut()) {
+            self.end(key, wait);
+        }
+    }
+
+    /// Ends a connection that has waited in vain, after a last answer where there is one to give.
+    fn end(&mut self, key: usize, wait: Wait) {
+        let shard = self.shard.clone();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match guarded(|| connection.outlive(wait, &shard, &mut shard.core.borrow_mut())) {
+            Ok(true) => {
                 self.deadlines.restart(key, Wait::Write, shard.clock.now());
                 self.enqueue(key);
-            } else {
-                self.close(key);
+            }
+            Ok(false) => self.close(key),
+            Err(Panicked) => {
+                shard.core.borrow_mut().output.clear();
+                self.fail(key, "ending it");
             }
         }
     }
+}
+
+/// A step of a connection panicked.
+struct Panicked;
+
+/// Does a step of one connection. After a panic its caller closes the connection, and puts in order what it shares with others.
+#[inline]
+fn guarded<T>(step: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(|_| Panicked)
 }

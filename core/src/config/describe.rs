@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::keys::SIZE_UNITS;
 use super::resolve::{LOG_FORMATS, OUTPUT_MODES, RUNTIMES};
 use super::{Config, DatabaseKind, ListenAddress};
 
@@ -46,6 +47,7 @@ impl fmt::Display for Config {
             state_dir,
             shards,
             runtime,
+            connection_buffers,
             trusted_proxies,
             expose_private_fields,
             metrics_listen_address,
@@ -101,6 +103,7 @@ impl fmt::Display for Config {
         writeln!(f, "StateDir: {}", path(state_dir))?;
         writeln!(f, "Shards: {}", shards.map_or("auto".to_owned(), |count| count.to_string()))?;
         writeln!(f, "Runtime: {}", name_of(&RUNTIMES, *runtime))?;
+        writeln!(f, "ConnectionBuffersPerShard: {}", size(*connection_buffers))?;
         writeln!(f, "TrustedProxies: {}", list(trusted_proxies.iter().map(|network| text(&network.to_string()))))?;
         writeln!(f, "ExposePrivateFields: {}", expose_private_fields)?;
         writeln!(f, "MetricsListenAddress: {}", optional(metrics_listen_address.as_deref().map(text)))?;
@@ -156,6 +159,15 @@ fn list(values: impl Iterator<Item = String>) -> String {
 
 fn minutes(duration: Duration) -> u64 {
     duration.as_secs() / 60
+}
+
+/// A number of bytes, in the largest binary unit that it is a whole number of.
+fn size(bytes: usize) -> String {
+    let units = SIZE_UNITS.iter().filter(|(name, unit)| name.ends_with("iB") && bytes.is_multiple_of(*unit));
+    match units.max_by_key(|(_, unit)| *unit) {
+        Some((name, unit)) if bytes > 0 => format!("{}{name}", bytes / unit),
+        _ => bytes.to_string(),
+    }
 }
 
 /// The name of a value that is in its table.

@@ -214,6 +214,31 @@ impl<'f> Keys<'f> {
     }
 }
 
+/// Units of sizes, in bytes.
+pub(super) const SIZE_UNITS: [(&str, usize); 7] = [
+    ("B", 1),
+    ("kB", 1000),
+    ("MB", 1000 * 1000),
+    ("GB", 1000 * 1000 * 1000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
+
+/// A number of bytes within `range`: a whole number, and a unit or none. `allowed` says what `range` is.
+pub(super) fn size(text: &str, range: &RangeInclusive<usize>, allowed: &str) -> Checked<usize> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim_start() {
+        "" => Some(1),
+        unit => SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|&(_, bytes)| bytes),
+    };
+    let bytes = number.parse::<usize>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| range.contains(bytes))
+        .ok_or_else(|| format!("must be a size in bytes {allowed}, as 65536, 64KiB or 50MB"))
+}
+
 /// A whole number within `range`.
 pub(super) fn whole_number<T: FromStr + PartialOrd + Display>(text: &str, range: &RangeInclusive<T>) -> Checked<T> {
     text.parse()

@@ -233,6 +233,8 @@ pub struct Config {
     pub shards: Option<usize>,
     /// On what shards run.
     pub runtime: RuntimeKind,
+    /// Bytes that the connections of one shard may hold: unfinished requests, and answers that clients have not taken.
+    pub connection_buffers: usize,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Show private fields of mirrors in JSON.

@@ -1,6 +1,7 @@
 //! Each key with its default and its check.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::address::{absolute, base_url, host_port, listen_address, network, redis_address};
 use super::document::Entry;
 use super::error::ConfigError;
-use super::keys::{Checked, Findings, Keys, whole_number};
+use super::keys::{Checked, Findings, Keys, size, whole_number};
 use super::{
     Config, DatabaseKind, Fallback, ListenAddress, Loaded, LogFormat, OutdatedRule, OutputMode, RedisSettings,
     RuntimeKind, StatsRetention, WantedHashes,
@@ -42,6 +43,11 @@ const TRUSTED_BY_DEFAULT: [IpNet; 6] = [
 
 /// More shards than any machine has cores; a typing error above it.
 const SHARDS_MAX: usize = 1024;
+
+/// What the connections of a shard may hold: at least what a few of them need, and less than any machine's memory.
+const CONNECTION_BUFFERS: RangeInclusive<usize> = 1 << 20..=1 << 40;
+/// A thousand clients that do not read, each with the answers that are made before one is waited for.
+const CONNECTION_BUFFERS_DEFAULT: usize = 64 << 20;
 
 /// Resolves the keys of a file.
 pub(super) fn resolve(entries: Vec<Entry>, file: &Path) -> Result<Loaded, ConfigError> {
@@ -102,6 +108,9 @@ fn config(keys: &mut Keys<'_>) -> Option<Config> {
         state_dir: keys.checked("StateDir", PathBuf::from("/var/lib/mirrorbits"), absolute),
         shards: keys.checked("Shards", None, shards),
         runtime: keys.choice("Runtime", RuntimeKind::Auto, &RUNTIMES),
+        connection_buffers: keys.checked("ConnectionBuffersPerShard", CONNECTION_BUFFERS_DEFAULT, |text| {
+            size(text, &CONNECTION_BUFFERS, "from 1MiB to 1024GiB")
+        }),
         trusted_proxies: keys.texts("TrustedProxies", network).unwrap_or_else(|| TRUSTED_BY_DEFAULT.to_vec()),
         expose_private_fields: keys.boolean("ExposePrivateFields", false),
         metrics_listen_address: keys.checked("MetricsListenAddress", Some("localhost:9390".to_owned()), |text| {

@@ -388,3 +388,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sizes_have_units() {
+    let buffers =
+        |text: &str| config(&format!("Repository: /srv\nConnectionBuffersPerShard: {text}")).connection_buffers;
+    assert_eq!(config("Repository: /srv").connection_buffers, 64 << 20);
+    for (text, bytes) in
+        [("1048576", 1 << 20), ("2048KiB", 2 << 20), ("1 MiB", 1 << 20), ("50MB", 50_000_000), ("1024gib", 1 << 40)]
+    {
+        assert_eq!(buffers(text), bytes, "{text}");
+    }
+    for bad in ["1048575", "1025GiB", "64M", "-1", "1.5MiB", "MiB", "99999999999999999999GiB"] {
+        assert_eq!(
+            error_of(&format!("ConnectionBuffersPerShard: {bad}")),
+            format!(
+                "{FILE}:2: ConnectionBuffersPerShard: {bad}: must be a size in bytes from 1MiB to 1024GiB, as 65536, 64KiB or \
+                 50MB"
+            )
+        );
+    }
+    for (text, shown) in [("64MiB", "64MiB"), ("1048577", "1048577"), ("1536KiB", "1536KiB"), ("2GB", "1953125KiB")] {
+        let config = config(&format!("Repository: /srv\nConnectionBuffersPerShard: {text}"));
+        assert!(config.to_string().contains(&format!("\nConnectionBuffersPerShard: {shown}\n")), "{config}");
+    }
+}

@@ -156,6 +156,21 @@ fn shards(families: &mut Families, facts: &Facts<'_>) {
         shards().map(|(labels, shard)| (labels, shard.accept_errors as f64)),
     );
     families.counter(
+        "mirrorbits_connection_panics_total",
+        "Connections closed because the program failed while it served them.",
+        shards().map(|(labels, shard)| (labels, shard.panics as f64)),
+    );
+    families.gauge(
+        "mirrorbits_connection_buffer_bytes",
+        "Memory held by connections: requests that arrived in part, and answers that clients have not taken.",
+        shards().map(|(labels, shard)| (labels, shard.held as f64)),
+    );
+    families.counter(
+        "mirrorbits_connections_closed_for_memory_total",
+        "Connections closed because all of the shard held more than ConnectionBuffersPerShard.",
+        shards().map(|(labels, shard)| (labels, shard.closed_for_memory as f64)),
+    );
+    families.counter(
         "mirrorbits_shard_cpu_seconds_total",
         "Processor time of the shard's thread.",
         shards().map(|(labels, shard)| (labels, shard.processor_time.as_secs_f64())),

@@ -19,6 +19,7 @@ use crate::http::response::Content;
 use crate::metrics::hand_over::exchange;
 use crate::pages;
 use crate::shard::acceptor::Accepted;
+use crate::shard::fault::{self, Step};
 use crate::shard::poller::Door;
 use crate::shard::pool::{Orders, Stage};
 use crate::shard::question::Questions;
@@ -42,9 +43,14 @@ struct Table {
 
 impl Table {
     fn new() -> Table {
+        Table::with("")
+    }
+
+    /// With these lines in the configuration.
+    fn with(lines: &str) -> Table {
         let folder = tempfile::tempdir().unwrap();
         let (geo, _) = GeoDatabase::load(folder.path());
-        let config = config::parse("Repository: /srv", Path::new("test.conf")).unwrap().config;
+        let config = config::parse(&format!("Repository: /srv\n{lines}"), Path::new("test.conf")).unwrap().config;
         let settings = Arc::new(Settings::from(&config));
         let publication = Publication::new(Snapshot::new(settings, None, Arc::default(), Arc::new(geo)));
         let store = Arc::new(EmbeddedStore::open(folder.path()).unwrap());
@@ -126,6 +132,8 @@ impl Client {
                 Ok(0) => return true,
                 Ok(count) => self.received.push_str(std::str::from_utf8(&buffer[..count]).unwrap()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                // It was closed before all that this client sent was read.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return true,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -360,4 +368,115 @@ fn a_nudge_from_another_thread_ends_a_wait() {
     assert_eq!(table.rounds.turn(Duration::from_secs(60)).unwrap(), Outcome::Idle);
     waking.join().unwrap();
     assert!(table.rounds.take_nudge() && !table.rounds.take_nudge());
+}
+
+/// One request that panicked while it was parsed ended the whole program. A panic at any step costs its connection, is counted, and
+/// the others, among them those of the same round, get their answers.
+#[test]
+fn a_panic_costs_one_connection() {
+    for (step, codes) in [(Step::Read, [""; 0].as_slice()), (Step::Answer, &["503", "500"]), (Step::Write, &[])] {
+        let mut table = Table::new();
+        let mut clients: Vec<_> = (0..5).map(|_| table.waiting_client()).collect();
+        clients.iter_mut().for_each(|client| client.send(&REQUEST.repeat(3)));
+        // Of the third connection: the second of its requests, or the connection itself.
+        fault::after(if step == Step::Answer { 7 } else { 2 }, step);
+        table.settle();
+        for (number, client) in clients.iter_mut().enumerate() {
+            let expected = if number == 2 { codes } else { &["503"; 3] };
+            assert_eq!(client.codes(), expected, "{step:?}, client {number}");
+            assert_eq!(client.is_closed(), number == 2, "{step:?}, client {number}");
+        }
+        let failed = clients.remove(2);
+        drop(failed);
+        table.settle();
+        assert_eq!((table.connections(), table.rounds.held), (4, 0));
+        let core = table.shard().core.borrow();
+        assert_eq!((core.reporter.tally.panics, core.output.len()), (1, 0));
+        drop(core);
+        clients.iter_mut().for_each(|client| client.send(REQUEST));
+        table.settle();
+        assert!(clients.iter_mut().all(|client| client.codes() == ["503"; 4]));
+    }
+}
+
+#[test]
+fn a_panic_at_a_deadline_costs_one_connection() {
+    let mut table = Table::new();
+    let [mut late, mut other] = std::array::from_fn(|_| table.waiting_client());
+    late.send(&REQUEST[..10]);
+    table.settle();
+    fault::after(0, Step::Late);
+    table.rounds.end(0, Wait::Request);
+    assert!(late.is_closed() && late.received.is_empty());
+    other.send(REQUEST);
+    table.settle();
+    assert_eq!((other.codes(), table.connections()), (vec!["503"], 1));
+    assert_eq!(table.shard().core.borrow().reporter.tally.panics, 1);
+}
+
+#[test]
+fn a_body_is_dropped_as_it_arrives_and_its_request_answered_when_it_is_complete() {
+    let mut table = Table::new();
+    let mut client = table.waiting_client();
+    client.send("POST /x HTTP/1.1\r\nHost: example.org\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..60 {
+        client.send(&format!("400\r\n{}\r\n", "x".repeat(1024)));
+        table.settle();
+        assert!(table.rounds.held < 4096, "{}", table.rounds.held);
+    }
+    assert_eq!(client.codes(), [""; 0]);
+    client.send(&format!("0\r\n\r\n{REQUEST}"));
+    table.settle();
+    assert_eq!((client.codes(), table.rounds.held), (vec!["405", "503"], 0));
+    // A bad body makes the request a bad one, of which nothing else is answered.
+    client.send(&format!("GET /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\naX{REQUEST}"));
+    table.settle();
+    assert_eq!(client.codes(), ["405", "503", "400"]);
+    assert!(client.is_closed());
+}
+
+/// Thousands of clients that never read took a gigabyte.
+#[test]
+fn clients_that_do_not_read_are_closed_when_all_hold_too_much() {
+    let mut table = Table::with("ConnectionBuffersPerShard: 1MiB");
+    let mut reading = table.waiting_client();
+    let mut held = 0;
+    let mut clients: Vec<_> = (0..200).map(|_| table.waiting_client()).collect();
+    for turn in 0..40 {
+        for client in &mut clients {
+            let _ = client.stream.write(REQUEST.repeat(200).as_bytes());
+        }
+        reading.send(REQUEST);
+        table.settle();
+        held = table.rounds.held.max(held);
+        assert_eq!(reading.codes(), vec!["503"; turn + 1]);
+        table.shard().clock.refresh();
+    }
+    assert!(held <= 1 << 20, "{held}");
+    let closed = table.shard().core.borrow().reporter.tally.closed_for_memory;
+    assert!(closed > 0, "{held}");
+    assert_eq!(table.connections() as u64, 201 - closed);
+    drop(clients);
+    table.settle();
+    assert_eq!((table.connections(), table.rounds.held), (1, 0));
+}
+
+#[test]
+fn those_are_closed_first_that_hold_most_for_longest_and_take_least() {
+    let mut table = Table::with("ConnectionBuffersPerShard: 1MiB");
+    let [mut partial, mut stuck, mut slow] = std::array::from_fn(|_| table.waiting_client());
+    partial.send(&REQUEST[..20]);
+    for client in [&mut stuck, &mut slow] {
+        let _ = client.stream.write(REQUEST.repeat(4000).as_bytes());
+    }
+    table.settle();
+    let before = table.rounds.held;
+    assert!(before > 1000, "{before}");
+    slow.codes();
+    table.settle();
+    let _ = slow.stream.write(REQUEST.repeat(4000).as_bytes());
+    table.settle();
+    let now = table.shard().clock.now() + Duration::from_secs(1);
+    let burden = |key: usize| table.rounds.connections[key].burden(now);
+    assert!(burden(0) > 0 && burden(1) > burden(0) && burden(1) > 100 * burden(2), "{:?}", [0, 1, 2].map(burden));
 }

@@ -35,6 +35,22 @@ impl Program {
         rustix::process::Pid::from_child(&self.child)
     }
 
+    /// Its resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status of a child");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The processor time that it has taken.
+    pub(crate) fn processor_time(&self) -> std::time::Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("stat of a child");
+        let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+        // User and system time are fields 14 and 15 of proc(5), in hundredths of a second on Linux.
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        std::time::Duration::from_millis(ticks * 10)
+    }
+
     /// What it wrote so far.
     pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
