@@ -53,7 +53,7 @@ pub const TARGETS: &[Target] = &[
     target("body", body::run, 70 * KIB, limits(4 * KIB, 2, 5, 2_000)),
     target("config", config::run, 4 * KIB, limits(256 * KIB, 200, 20, 20_000)),
     target("connection", connection::run, 70 * KIB, limits(4 * MIB, 400, 50, 100_000)),
-    target("forwarded", forwarded::run, 4 * KIB, limits(16 * KIB, 40, 5, 5_000)),
+    target("forwarded", forwarded::run, 4 * KIB, limits(16 * KIB, 120, 5, 5_000)),
     Target { seeds: geo::seeds, ..target("geo", geo::run, 64 * KIB, limits(4 * MIB, 8, 100, 2_000)) },
     target("http_date", http_date::run, 64, limits(4 * KIB, 4, 5, 500)),
     Target {
