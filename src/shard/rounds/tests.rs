@@ -442,9 +442,9 @@ fn clients_that_do_not_read_are_closed_when_all_hold_too_much() {
     let mut reading = table.waiting_client();
     let mut held = 0;
     let mut clients: Vec<_> = (0..200).map(|_| table.waiting_client()).collect();
-    for turn in 0..40 {
+    for turn in 0..20 {
         for client in &mut clients {
-            let _ = client.stream.write(REQUEST.repeat(200).as_bytes());
+            let _ = client.stream.write(REQUEST.repeat(2000).as_bytes());
         }
         reading.send(REQUEST);
         table.settle();
