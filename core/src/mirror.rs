@@ -10,8 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::time::Timestamp;
 
 mod find;
+mod valid;
 
 pub use find::{Found, find_by_name};
+pub use valid::{
+    InvalidMirror, LONG_TEXT_BYTES_MAX, MirrorUrl, NAME_BYTES_MAX, SCORE_MAX, TEXT_BYTES_MAX, URL_BYTES_MAX, UrlKind,
+    accept_url, shown_url, with_closing_slash,
+};
 
 /// Identifies a mirror for as long as the database lives; positive and never used again after a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -169,6 +174,9 @@ pub struct MirrorState {
     pub last_successful_sync_precision_ns: u64,
     /// Content of the mirror's trace file.
     pub last_mod_time: Timestamp,
+    /// What of the stored record could not be read; such a record is not used. Is neither stored nor published.
+    #[serde(skip)]
+    pub unreadable: Option<InvalidMirror>,
 }
 
 impl MirrorState {

@@ -168,6 +168,7 @@ impl From<&ArchivedMirrorRecord> for Mirror {
                 last_successful_sync_protocol: scan_protocol(record.last_successful_sync_protocol).unwrap_or_default(),
                 last_successful_sync_precision_ns: record.last_successful_sync_precision_ns.to_native(),
                 last_mod_time: Timestamp(record.last_mod_time.to_native()),
+                unreadable: None,
             },
         }
     }

@@ -1,11 +1,13 @@
 //! Mirror logs: numbered per mirror, the event as JSON, since events differ in what they carry.
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::failure::Failure;
 use crate::mirror::MirrorId;
-use crate::store::{LOG_ENTRIES_KEPT, LogEntry};
+use crate::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent};
+
+/// Shown for an entry that is none of ours.
+const UNREADABLE: &str = "this entry of the log cannot be read";
 
 /// Appends an entry and drops the one that is now too many.
 pub(super) fn append(connection: &Connection, entry: &LogEntry) -> Result<(), Failure> {
@@ -33,8 +35,8 @@ pub(super) fn newest(connection: &Connection, mirror: MirrorId, limit: usize) ->
     let sql = "SELECT at, event FROM mirror_log WHERE mirror = ? ORDER BY number DESC LIMIT ?";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![mirror, limit.min(LOG_ENTRIES_KEPT)], |row| {
-        let event = serde_json::from_str(row.get_ref(1)?.as_str()?)
-            .map_err(|cause| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(cause)))?;
+        let event = row.get_ref(1)?.as_str().ok().and_then(|event| serde_json::from_str(event).ok());
+        let event = event.unwrap_or_else(|| LogEvent::Error(UNREADABLE.to_owned()));
         Ok(LogEntry { mirror, at: row.get(0)?, event })
     })?;
     let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;

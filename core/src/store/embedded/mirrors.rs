@@ -1,18 +1,23 @@
 //! Mirror records. Each statement writes only the columns that its operation is about, so that the daemon's settings and
 //! the indexer's observations never overwrite each other.
 
+use std::cell::RefCell;
+
+use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ToSql, named_params};
 
 use super::failure::Failure;
-use crate::mirror::{DownloadProtocol, Health, Mirror, MirrorId, MirrorSettings, MirrorState};
+use crate::mirror::{
+    DownloadProtocol, Health, InvalidMirror, Mirror, MirrorId, MirrorSettings, MirrorState, with_closing_slash,
+};
 use crate::store::SyncRecord;
 use crate::time::Timestamp;
 
 /// All mirrors by ascending id.
 pub(super) fn all(connection: &Connection) -> Result<Vec<Mirror>, Failure> {
     let mut statement = connection.prepare_cached("SELECT * FROM mirror ORDER BY id")?;
-    let mirrors = statement.query_map((), mirror_of)?.collect::<rusqlite::Result<_>>()?;
-    Ok(mirrors)
+    let mirrors = statement.query_map((), mirror_of)?.filter_map(Result::transpose);
+    Ok(mirrors.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Adds a mirror whose state is that of one never seen.
@@ -198,44 +203,92 @@ fn any_changed(connection: &Connection, changed: usize, id: MirrorId) -> Result<
     known.map(|()| false).ok_or(Failure::UnknownMirror(id))
 }
 
-fn mirror_of(row: &Row<'_>) -> rusqlite::Result<Mirror> {
-    Ok(Mirror {
-        id: row.get("id")?,
-        settings: MirrorSettings {
-            name: row.get("name")?,
-            http_url: row.get("http_url")?,
-            rsync_url: row.get("rsync_url")?,
-            ftp_url: row.get("ftp_url")?,
-            sponsor_name: row.get("sponsor_name")?,
-            sponsor_url: row.get("sponsor_url")?,
-            sponsor_logo_url: row.get("sponsor_logo_url")?,
-            admin_name: row.get("admin_name")?,
-            admin_email: row.get("admin_email")?,
-            custom_data: row.get("custom_data")?,
-            continent_only: row.get("continent_only")?,
-            country_only: row.get("country_only")?,
-            as_only: row.get("as_only")?,
-            score: row.get("score")?,
-            latitude: row.get("latitude")?,
-            longitude: row.get("longitude")?,
-            continent_code: row.get("continent_code")?,
-            country_codes: row.get("country_codes")?,
-            excluded_country_codes: row.get("excluded_country_codes")?,
-            asn: row.get("asn")?,
-            comment: row.get("comment")?,
-            allow_redirects: row.get("allow_redirects")?,
-        },
-        state: MirrorState {
-            enabled: row.get("enabled")?,
-            http: Health { up: row.get("http_up")?, down_reason: row.get("http_down_reason")? },
-            https: Health { up: row.get("https_up")?, down_reason: row.get("https_down_reason")? },
-            since: row.get("since")?,
-            timezone_offset_ms: row.get("timezone_offset_ms")?,
-            last_sync: row.get("last_sync")?,
-            last_successful_sync: row.get("last_successful_sync")?,
-            last_successful_sync_protocol: row.get("last_successful_sync_protocol")?,
-            last_successful_sync_precision_ns: row.get("last_successful_sync_precision_ns")?,
-            last_mod_time: row.get("last_mod_time")?,
-        },
-    })
+/// The mirror of a row; `None` when its id cannot be one. A setting that cannot be read makes the record invalid, with the
+/// reason, and no other: whoever writes to the file by hand gets around its constraints.
+fn mirror_of(row: &Row<'_>) -> rusqlite::Result<Option<Mirror>> {
+    let id: i64 = row.get("id")?;
+    let Some(id) = i32::try_from(id).ok().and_then(|id| u32::try_from(id).ok()).filter(|id| *id > 0) else {
+        tracing::warn!("table mirror: {id} is no mirror id, left out: delete that row");
+        return Ok(None);
+    };
+    let row = Reader { row, unreadable: RefCell::new(None) };
+    let settings = MirrorSettings {
+        name: row.text("name"),
+        http_url: with_closing_slash(row.text("http_url")),
+        rsync_url: row.text("rsync_url"),
+        ftp_url: row.text("ftp_url"),
+        sponsor_name: row.text("sponsor_name"),
+        sponsor_url: row.text("sponsor_url"),
+        sponsor_logo_url: row.text("sponsor_logo_url"),
+        admin_name: row.text("admin_name"),
+        admin_email: row.text("admin_email"),
+        custom_data: row.text("custom_data"),
+        continent_only: row.setting("continent_only"),
+        country_only: row.setting("country_only"),
+        as_only: row.setting("as_only"),
+        score: row.setting("score"),
+        latitude: row.setting("latitude"),
+        longitude: row.setting("longitude"),
+        continent_code: row.text("continent_code"),
+        country_codes: row.text("country_codes"),
+        excluded_country_codes: row.text("excluded_country_codes"),
+        asn: row.setting("asn"),
+        comment: row.text("comment"),
+        allow_redirects: row.setting("allow_redirects"),
+    };
+    let state = MirrorState {
+        enabled: row.setting("enabled"),
+        http: Health { up: row.observed("http_up"), down_reason: row.observed("http_down_reason") },
+        https: Health { up: row.observed("https_up"), down_reason: row.observed("https_down_reason") },
+        since: row.observed("since"),
+        timezone_offset_ms: row.observed("timezone_offset_ms"),
+        last_sync: row.observed("last_sync"),
+        last_successful_sync: row.observed("last_successful_sync"),
+        last_successful_sync_protocol: row.observed("last_successful_sync_protocol"),
+        last_successful_sync_precision_ns: row.observed("last_successful_sync_precision_ns"),
+        last_mod_time: row.observed("last_mod_time"),
+        unreadable: row.unreadable.into_inner(),
+    };
+    Ok(Some(Mirror { id: MirrorId(id), settings, state }))
+}
+
+/// Typed access to the columns of a row.
+struct Reader<'a> {
+    row: &'a Row<'a>,
+    /// The first setting that cannot be read.
+    unreadable: RefCell<Option<InvalidMirror>>,
+}
+
+impl Reader<'_> {
+    fn refuse(&self, column: &str, reason: &str) {
+        self.unreadable.borrow_mut().get_or_insert_with(|| InvalidMirror::new(format!("the column `{column}`"), reason));
+    }
+
+    fn text(&self, column: &str) -> String {
+        match self.row.get_ref(column) {
+            Ok(ValueRef::Text(bytes)) => match std::str::from_utf8(bytes) {
+                Ok(text) => text.to_owned(),
+                Err(_) => {
+                    self.refuse(column, "is not UTF-8 text");
+                    String::from_utf8_lossy(bytes).into_owned()
+                }
+            },
+            _ => {
+                self.refuse(column, "is no text");
+                String::new()
+            }
+        }
+    }
+
+    fn setting<T: FromSql + Default>(&self, column: &str) -> T {
+        self.row.get(column).unwrap_or_else(|_| {
+            self.refuse(column, "has a value that is not allowed there");
+            T::default()
+        })
+    }
+
+    /// What is none of the operator's; the zero value when it cannot be read.
+    fn observed<T: FromSql + Default>(&self, column: &str) -> T {
+        self.row.get(column).unwrap_or_default()
+    }
 }

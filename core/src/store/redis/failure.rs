@@ -35,6 +35,22 @@ impl Failure {
         matches!(self, Failure::Refused(_))
     }
 
+    /// Whether a key has another type than ours.
+    pub(super) fn is_wrong_type(&self) -> bool {
+        matches!(self, Failure::Redis(error) if mentions(error, "WRONGTYPE"))
+    }
+
+    /// The failure with the name of the key that has another type than `expected`, if that is what it is.
+    pub(super) fn about_key(self, key: &[u8], expected: &str) -> Failure {
+        if !self.is_wrong_type() {
+            return self;
+        }
+        let key = key.escape_ascii();
+        Failure::Unusable(format!(
+            "the key {key} is no {expected}: another program has put something else there; rename or remove that key"
+        ))
+    }
+
     /// Whether the server no longer takes writes, as the old master after a failover.
     pub(super) fn is_from_replica(&self) -> bool {
         matches!(self, Failure::Redis(error) if mentions(error, "READONLY"))
@@ -78,7 +94,8 @@ fn mentions(error: &RedisError, part: &str) -> bool {
 }
 
 /// Error codes of servers. Servers before 7 wrap those of commands in scripts into other texts, hence the search.
-const REMEDIES: [(&str, &str); 11] = [
+const REMEDIES: [(&str, &str); 12] = [
+    ("WRONGTYPE", "another program has put data of another type in the place of ours: rename or remove that key"),
     ("NOAUTH", "it wants a password: set RedisPassword"),
     ("WRONGPASS", "the password is not its own: correct RedisPassword"),
     ("invalid password", "the password is not its own: correct RedisPassword"),

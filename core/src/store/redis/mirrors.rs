@@ -7,7 +7,7 @@ use redis::Script;
 use super::connection::Session;
 use super::failure::Failure;
 use super::records::{self, Fields};
-use super::{keys, logs, scans};
+use super::{keys, logs, scans, warn_once};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings, MirrorState};
 use crate::store::{LOG_ENTRIES_KEPT, LogEntry, StoreError, SyncRecord};
 use crate::time::Timestamp;
@@ -16,13 +16,15 @@ use crate::time::Timestamp;
 const UNKNOWN_MIRROR: i64 = -1;
 const NAME_TAKEN: i64 = -2;
 
-/// All mirrors. KEYS: MIRRORS.
+/// All mirrors: id, name, type of the record's key, and its fields if that is a hash. KEYS: MIRRORS.
 static ALL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local names = redis.call('HGETALL', KEYS[1])
         local mirrors = {}
         for i = 1, #names, 2 do
-            mirrors[#mirrors + 1] = {names[i], names[i + 1], redis.call('HGETALL', 'MIRROR_' .. names[i])}
+            local key = 'MIRROR_' .. names[i]
+            local kind = redis.call('TYPE', key).ok
+            mirrors[#mirrors + 1] = {names[i], names[i + 1], kind, kind == 'hash' and redis.call('HGETALL', key) or {}}
         end
         return mirrors",
     )
@@ -35,7 +37,8 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
         local names = redis.call('HGETALL', KEYS[1])
         for i = 1, #names, 2 do
             if names[i + 1] == ARGV[2] then return -2 end
-            last = math.max(last, tonumber(names[i]) or 0)
+            local known = tonumber(names[i]) or 0
+            if known < 2147483647 then last = math.max(last, known) end
         end
         local id = string.format('%d', last + 1)
         redis.call('SET', KEYS[2], id)
@@ -47,7 +50,7 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Writes settings. KEYS: MIRRORS, MIRROR_id. ARGV: channel, id, name, fields and values.
+/// Writes settings; a key of another type in the record's place goes. KEYS: MIRRORS, MIRROR_id. ARGV: channel, id, name, fields and values.
 static UPDATE_SETTINGS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return -1 end
@@ -56,6 +59,7 @@ static UPDATE_SETTINGS: LazyLock<Script> = LazyLock::new(|| {
             if names[i + 1] == ARGV[3] and names[i] ~= ARGV[2] then return -2 end
         end
         redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+        if redis.call('TYPE', KEYS[2]).ok ~= 'hash' then redis.call('UNLINK', KEYS[2]) end
         redis.call('HSET', KEYS[2], unpack(ARGV, 4))
         redis.call('PUBLISH', ARGV[1], ARGV[2])
         return 1",
@@ -68,7 +72,9 @@ static REMOVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         "{}
         if redis.call('HDEL', KEYS[1], ARGV[2]) == 0 then return -1 end
-        release(redis.call('HGET', ARGV[3], 'blocks') or '', KEYS[2], KEYS[3])
+        if redis.call('TYPE', ARGV[3]).ok == 'hash' then
+            release(redis.call('HGET', ARGV[3], 'blocks') or '', KEYS[2], KEYS[3])
+        end
         redis.call('UNLINK', unpack(KEYS, 4))
         redis.call('PUBLISH', ARGV[1], ARGV[2])
         return 1",
@@ -129,21 +135,33 @@ static APPEND_LOG: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// All mirrors by ascending id.
+/// All mirrors by ascending id. What is wrong with one is in its record and hurts no other.
 pub(super) fn all(session: &mut Session) -> Result<Vec<Mirror>, Failure> {
-    let rows: Vec<(Vec<u8>, Vec<u8>, Fields)> = session.run(&ALL.key(keys::MIRRORS))?;
+    let rows: Vec<(Vec<u8>, Vec<u8>, String, Fields)> = session.run(&ALL.key(keys::MIRRORS))?;
     let mut mirrors: Vec<Mirror> = rows
         .into_iter()
-        .filter_map(|(id, name, fields)| {
-            let known = std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok()).filter(|id| *id > 0);
-            if known.is_none() {
-                tracing::warn!("{}: {:?} is no mirror id, left out", keys::MIRRORS, id.escape_ascii().to_string());
-            }
-            Some(records::mirror(MirrorId(known?), &name, &fields))
+        .filter_map(|(id, name, kind, fields)| {
+            let Some(id) = mirror_id(&id) else {
+                let id = id.escape_ascii().to_string();
+                warn_once(format!("{}: {id:?} is no mirror id, left out: remove it with HDEL", keys::MIRRORS));
+                return None;
+            };
+            Some(match kind.as_str() {
+                "hash" => records::mirror(id, &name, &fields),
+                kind => records::mirror_without_record(id, &name, &keys::mirror(id), kind),
+            })
         })
         .collect();
     mirrors.sort_unstable_by_key(|mirror| mirror.id);
     Ok(mirrors)
+}
+
+/// The id of a field of `MIRRORS`, written as this program and Mirrorbits write it: another spelling would be a second record
+/// of the same id.
+fn mirror_id(field: &[u8]) -> Option<MirrorId> {
+    let text = std::str::from_utf8(field).ok()?;
+    let id = text.parse().ok().filter(|id: &i32| *id > 0 && id.to_string() == text)?;
+    u32::try_from(id).ok().map(MirrorId)
 }
 
 /// Adds a mirror whose state is that of one never seen.

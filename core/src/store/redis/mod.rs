@@ -31,8 +31,8 @@ mod transfer;
 mod version;
 mod watch;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use time::Date;
@@ -49,6 +49,20 @@ use super::{
 use crate::config::{RedisSettings, StatsRetention};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
 use crate::time::Timestamp;
+
+/// Different warnings that [`warn_once`] remembers; what comes after these is not written, since a program that fills the
+/// database with rubbish would fill the log, too.
+const WARNINGS_KEPT: usize = 1_000;
+
+/// Writes a warning about stored data unless it was written before: the same data is read again and again.
+fn warn_once(warning: String) {
+    static WRITTEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if written.len() < WARNINGS_KEPT && !written.contains(&warning) {
+        tracing::warn!("{warning}");
+        written.insert(warning);
+    }
+}
 
 const READING_STATS: &str = "reading the statistics";
 const READING_SCANS: &str = "reading what other nodes scanned";

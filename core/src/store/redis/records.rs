@@ -1,12 +1,17 @@
 //! Mirror records as hashes, in the fields and texts of Mirrorbits.
 //!
-//! Reading is tolerant: a missing or unreadable field has its zero value, booleans may be words, numbers may have been
-//! written by other versions. Writing touches the fields that its operation is about, and nobody else's.
+//! Reading never fails: a missing field has its zero value, booleans may be words, and what was observed may have been
+//! written by other versions. A setting that cannot be read makes its record invalid, with the reason, and no other.
+//! Writing touches the fields that its operation is about, and nobody else's.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use crate::mirror::{AllowRedirects, Health, Mirror, MirrorId, MirrorSettings, MirrorState, ScanProtocol};
+use crate::mirror::{
+    AllowRedirects, Health, InvalidMirror, Mirror, MirrorId, MirrorSettings, MirrorState, ScanProtocol,
+    with_closing_slash,
+};
 use crate::time::Timestamp;
 
 /// A hash as Redis hands it over.
@@ -60,7 +65,7 @@ pub(super) fn state_fields(state: &MirrorState) -> Vec<(&'static str, String)> {
 
 /// The mirror of a hash; `name` is what `MIRRORS` calls it.
 pub(super) fn mirror(id: MirrorId, name: &[u8], fields: &Fields) -> Mirror {
-    let fields = Reader(fields);
+    let fields = Reader { fields, unreadable: RefCell::new(None) };
     let own_name = fields.text("name");
     let settings = MirrorSettings {
         name: if own_name.is_empty() { String::from_utf8_lossy(name).into_owned() } else { own_name },
@@ -77,14 +82,14 @@ pub(super) fn mirror(id: MirrorId, name: &[u8], fields: &Fields) -> Mirror {
         country_only: fields.boolean("countryOnly"),
         as_only: fields.boolean("asOnly"),
         score: fields.number("score"),
-        latitude: fields.degrees("latitude"),
-        longitude: fields.degrees("longitude"),
+        latitude: fields.number("latitude"),
+        longitude: fields.number("longitude"),
         continent_code: fields.text("continentCode"),
         country_codes: fields.text("countryCodes"),
         excluded_country_codes: fields.text("excludedCountryCodes"),
         asn: fields.number("asnum"),
         comment: fields.text("comment"),
-        allow_redirects: match fields.number::<u8>("allowredirects") {
+        allow_redirects: match fields.observed::<u8>("allowredirects") {
             1 => AllowRedirects::Allowed,
             2 => AllowRedirects::Disallowed,
             _ => AllowRedirects::Default,
@@ -92,17 +97,29 @@ pub(super) fn mirror(id: MirrorId, name: &[u8], fields: &Fields) -> Mirror {
     };
     let state = MirrorState {
         enabled: fields.boolean("enabled"),
-        http: Health { up: fields.boolean("httpUp"), down_reason: fields.text("httpDownReason") },
-        https: Health { up: fields.boolean("httpsUp"), down_reason: fields.text("httpsDownReason") },
+        http: Health { up: fields.boolean("httpUp"), down_reason: fields.observed_text("httpDownReason") },
+        https: Health { up: fields.boolean("httpsUp"), down_reason: fields.observed_text("httpsDownReason") },
         since: fields.time("stateSince"),
-        timezone_offset_ms: fields.number("tzoffset"),
+        timezone_offset_ms: fields.observed("tzoffset"),
         last_sync: fields.time("lastSync"),
         last_successful_sync: fields.time("lastSuccessfulSync"),
-        last_successful_sync_protocol: scan_protocol(fields.number("lastSuccessfulSyncProtocol")),
-        last_successful_sync_precision_ns: fields.number("lastSuccessfulSyncPrecision"),
+        last_successful_sync_protocol: scan_protocol(fields.observed("lastSuccessfulSyncProtocol")),
+        last_successful_sync_precision_ns: fields.observed("lastSuccessfulSyncPrecision"),
         last_mod_time: fields.time("lastModTime"),
+        unreadable: fields.unreadable.into_inner(),
     };
     Mirror { id, settings, state }
+}
+
+/// The mirror of a key that is no hash, but of the type `kind`, or of none.
+pub(super) fn mirror_without_record(id: MirrorId, name: &[u8], key: &str, kind: &str) -> Mirror {
+    let mut mirror = mirror(id, name, &Fields::new());
+    let reason = match kind {
+        "none" => "is missing: set HttpURL, or remove the mirror".to_owned(),
+        kind => format!("is a {kind} and no hash: set HttpURL, which replaces it, or remove the mirror"),
+    };
+    mirror.state.unreadable = Some(InvalidMirror::new(format!("the key {key}"), reason));
+    mirror
 }
 
 /// `1` or `0`.
@@ -136,35 +153,59 @@ fn allow_redirects_number(allow_redirects: AllowRedirects) -> &'static str {
     }
 }
 
-fn with_closing_slash(url: String) -> String {
-    if url.is_empty() || url.ends_with('/') { url } else { url + "/" }
+/// Typed access to the fields of a hash.
+struct Reader<'a> {
+    fields: &'a Fields,
+    /// The first setting that cannot be read.
+    unreadable: RefCell<Option<InvalidMirror>>,
 }
 
-/// Typed access to the fields of a hash.
-struct Reader<'a>(&'a Fields);
-
 impl Reader<'_> {
+    fn refuse(&self, field: &str, reason: String) {
+        self.unreadable.borrow_mut().get_or_insert_with(|| InvalidMirror::new(format!("the field `{field}`"), reason));
+    }
+
+    /// A setting.
     fn text(&self, field: &str) -> String {
-        self.0.get(field.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+        let Some(value) = self.fields.get(field.as_bytes()) else { return String::new() };
+        match std::str::from_utf8(value) {
+            Ok(text) => text.to_owned(),
+            Err(_) => {
+                self.refuse(field, "is not UTF-8 text".to_owned());
+                String::from_utf8_lossy(value).into_owned()
+            }
+        }
     }
 
     /// The words that Go's `strconv.ParseBool` takes for true.
     fn boolean(&self, field: &str) -> bool {
-        matches!(self.text(field).as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")
+        matches!(self.observed_text(field).as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")
     }
 
+    /// A setting that is a number; zero without one.
     fn number<T: FromStr + Default>(&self, field: &str) -> T {
-        self.text(field).parse().unwrap_or_default()
+        let text = self.text(field);
+        if text.is_empty() {
+            return T::default();
+        }
+        text.parse().unwrap_or_else(|_| {
+            self.refuse(field, "is no number that is allowed there".to_owned());
+            T::default()
+        })
     }
 
-    fn degrees(&self, field: &str) -> f32 {
-        let degrees: f32 = self.number(field);
-        if degrees.is_finite() { degrees } else { 0.0 }
+    fn observed_text(&self, field: &str) -> String {
+        self.fields.get(field.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    }
+
+    /// A number that is none of the operator's; zero when it cannot be read.
+    fn observed<T: FromStr + Default>(&self, field: &str) -> T {
+        self.observed_text(field).parse().unwrap_or_default()
     }
 
     /// A time before the epoch is Go's zero time.
     fn time(&self, field: &str) -> Timestamp {
-        Timestamp(self.number::<i64>(field).max(0))
+        Timestamp(self.observed::<i64>(field).max(0))
     }
 }
 
@@ -194,10 +235,9 @@ mod tests {
                 ("enabled", "true"),
                 ("httpUp", "1"),
                 ("httpsUp", "false"),
-                ("latitude", "NaN"),
+                ("latitude", ""),
                 ("longitude", "2.3387"),
-                ("score", "many"),
-                ("asnum", "-1"),
+                ("asnum", "0"),
                 ("stateSince", "-62135596800"),
                 ("lastSync", "1700000000"),
                 ("lastSuccessfulSyncProtocol", "9"),
@@ -210,5 +250,30 @@ mod tests {
         assert_eq!(mirror.settings.allow_redirects, AllowRedirects::Default);
         assert!(mirror.state.enabled && mirror.state.http.up && !mirror.state.https.up);
         assert_eq!((mirror.state.since, mirror.state.last_sync), (Timestamp::NEVER, Timestamp(1_700_000_000)));
+    }
+    #[test]
+    fn a_setting_that_cannot_be_read_makes_its_record_invalid() {
+        for (field, value) in
+            [("score", &b"many"[..]), ("asnum", b"-1"), ("latitude", b"NaN"), ("latitude", b"1e99"), ("http", b"\xff/")]
+        {
+            let mut record = fields(&[("name", "m"), ("http", "http://a/")]);
+            assert_eq!(mirror(MirrorId(3), b"", &record).invalid(), None);
+            record.insert(field.as_bytes().to_vec(), value.to_vec());
+            let reason = mirror(MirrorId(3), b"", &record).invalid().expect(field).to_string();
+            assert!(reason.to_lowercase().contains(field), "{reason}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_hash_is_a_record_and_what_is_published_of_it_is_valid_or_a_stand_in(
+            values in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..12), 34),
+        ) {
+            let names = settings_fields(&MirrorSettings::default()).into_iter();
+            let names = names.chain(state_fields(&MirrorState::default())).map(|(name, _)| name.as_bytes().to_vec());
+            let record: Fields = names.zip(values).collect();
+            let published = mirror(MirrorId(3), b"m", &record).publishable();
+            proptest::prop_assert!(published.invalid().is_none() || !published.state.enabled);
+        }
     }
 }
