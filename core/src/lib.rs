@@ -2,11 +2,13 @@
 //!
 //! - [`arguments`]: command-line options with one dash, as existing scripts write them
 //! - [`config`]: the configuration file, as typed by the operator and as used by the programs
+//! - [`foreign_text`]: text of foreign origin, escaped for terminals and logs
 //! - [`memory`]: asked for ahead of its use, and in huge pages
 //! - [`mirror`]: the mirror record and its states
 //! - [`priority`]: what gives way to answering requests
 //! - [`path`]: repository paths: decoding, cleaning, encoding
 //! - [`geo`]: from a network address to a place and an autonomous system
+//! - [`secret`]: passwords, and URLs without them
 //! - [`store`]: mirror records, source files and mirror logs, behind one trait
 //! - [`link`]: the messages between the daemon and the indexer it supervises
 //! - [`time`]: Unix seconds as the store and the wire know them, and file times in nanoseconds
@@ -15,11 +17,13 @@
 
 pub mod arguments;
 pub mod config;
+pub mod foreign_text;
 pub mod geo;
 pub mod link;
 pub mod memory;
 pub mod mirror;
 pub mod path;
 pub mod priority;
+pub mod secret;
 pub mod store;
 pub mod time;

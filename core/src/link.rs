@@ -111,6 +111,9 @@ pub struct Activity {
     pub mirrors: Vec<(MirrorId, ScanActivity)>,
     /// Health checks.
     pub checks: CheckActivity,
+    /// Jobs that a panic ended, whatever their sort.
+    #[serde(default)]
+    pub job_panics: u64,
 }
 
 impl Activity {

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use mb_core::config::{Config, DatabaseKind};
+use mb_core::foreign_text::ForeignText;
 use mb_core::link::SourceReport;
 use mb_core::mirror::{Mirror, MirrorId};
 use mb_core::store::{self, LeaseName, LogEntry, LogEvent, Store, StoreError};
@@ -12,6 +13,7 @@ use mb_core::time::Timestamp;
 
 use crate::build::publication::{Publication, PublicationError};
 use crate::http::{HttpClient, HttpClientError};
+use crate::job_panics::{self, JobPanicked};
 use crate::ledger::Ledger;
 use crate::progress::{Cancellation, Progress};
 use crate::published::Published;
@@ -57,6 +59,9 @@ pub(crate) enum ScanSourceError {
     /// Nobody can tell whether another scans it.
     #[error("scanning the repository: {0}")]
     Turn(#[from] TurnError),
+    /// A defect of this program.
+    #[error("scanning the repository: {0}")]
+    Panicked(JobPanicked),
     /// It is stored, and published when that works again.
     #[error("the repository was scanned and the result is stored, but not yet in use: {0}")]
     Publish(#[from] PublicationError),
@@ -178,8 +183,16 @@ impl Indexer {
         self.publication.publish_files(self.config().fix_timezone_offsets).await
     }
 
-    /// Appends to a mirror's log. A failure is logged and no more: it never stops a scan or check.
+    /// Appends to a mirror's log; what a mirror wrote is escaped and cut before it is stored. A failure is logged and no more: it never stops a scan or check.
     pub(crate) fn log(&self, mirror: MirrorId, event: LogEvent) {
+        let shown = |text: String| ForeignText::new(&text).to_string();
+        let event = match event {
+            LogEvent::Error(cause) => LogEvent::Error(shown(cause)),
+            LogEvent::StateChanged { protocol, up, reason } => {
+                LogEvent::StateChanged { protocol, up, reason: shown(reason) }
+            }
+            other => other,
+        };
         let entry = LogEntry { mirror, at: Timestamp::now(), event };
         if let Err(error) = self.store.append_log(&entry) {
             tracing::warn!(%mirror, %error, "cannot write the mirror's log");
@@ -221,8 +234,14 @@ impl Indexer {
             self.attempt_turn(LeaseName::SourceScan).await?.map_err(ScanSourceError::Busy)?
         };
         let began = Instant::now();
-        let scanned =
-            self.scan_source_in_turn(turn, SourceOptions { hashes: config.hashes, rehash, force }, progress).await;
+        let options = SourceOptions { hashes: config.hashes, rehash, force };
+        let scanned = match job_panics::catch(self.scan_source_in_turn(turn, options, progress)).await {
+            Ok(scanned) => scanned,
+            Err(cause) => {
+                self.ledger.panic();
+                Err(ScanSourceError::Panicked(cause))
+            }
+        };
         self.ledger.source_scan(began.elapsed(), scanned.as_ref().ok().map(|report| report.files));
         scanned
     }
@@ -241,6 +260,7 @@ impl Indexer {
         let outcome = self
             .blocking(move |indexer| {
                 let _turn = turn;
+                job_panics::provoke("source-scan");
                 let mut publish_early = || {
                     job_progress.report("Publishing new files before hashing them".to_owned());
                     let fix = indexer.config().fix_timezone_offsets;

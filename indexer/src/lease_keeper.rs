@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use mb_core::store::{Lease, LeaseName};
 
+use crate::job_panics;
+
 /// Renewals in the term of a lease: it outlasts two that fail.
 const RENEWALS_IN_TERM: u32 = 3;
 
@@ -39,7 +41,9 @@ impl LeaseKeeper {
     /// No thread can be started.
     pub(crate) fn start(term: Duration) -> std::io::Result<LeaseKeeper> {
         let (messages, received) = mpsc::channel();
-        thread::Builder::new().name("leases".to_owned()).spawn(move || keep(&received, term))?;
+        thread::Builder::new().name("leases".to_owned()).spawn(move || {
+            job_panics::essential("leases", || keep(&received, term));
+        })?;
         Ok(LeaseKeeper { messages })
     }
 

@@ -40,6 +40,11 @@ impl Ledger {
         });
     }
 
+    /// Notes a job that a panic ended.
+    pub(crate) fn panic(&self) {
+        self.write(|activity| activity.job_panics = activity.job_panics.saturating_add(1));
+    }
+
     /// A copy of the account.
     pub(crate) fn activity(&self) -> Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -15,7 +15,7 @@
 //! - `sharing`: scan results to and from the other nodes of the store
 //! - `serve`: requests over the socket in the state directory
 //! - `indexer`: what all of these share; `published`: the index as it is now; `turn`, `lease_keeper`: who may scan now, on
-//!   this node and across nodes; `ledger`: what was done so far; `http`, `lock`, `progress`: what the names say
+//!   this node and across nodes; `ledger`: what was done so far; `job_panics`: what a panic ends, and what it does not; `http`, `lock`, `progress`: what the names say
 //! - [`cli`]: the command line; `measure`: builds at size, for `examples/measure_build.rs`
 //!
 //! Work that takes long blocks on threads for it; one asynchronous thread waits for rsync, mirrors, timers and requests.
@@ -31,6 +31,7 @@ pub use scan::rsync::fuzzing;
 mod build;
 mod http;
 mod indexer;
+mod job_panics;
 mod lease_keeper;
 mod ledger;
 mod lock;

@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::job_panics;
 use crate::progress::Progress;
 use crate::scan::{Occasion, ScanOrder, scan_mirror};
 use crate::schedule::Scheduler;
@@ -56,7 +57,7 @@ pub(crate) async fn serve(listener: UnixListener, scheduler: Arc<Scheduler>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Arc::clone(&scheduler)));
+                    connections.spawn(guarded_connection(stream, Arc::clone(&scheduler)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -65,6 +66,14 @@ pub(crate) async fn serve(listener: UnixListener, scheduler: Arc<Scheduler>) {
             },
             Some(_) = connections.join_next() => {}
         }
+    }
+}
+
+/// A panic costs the connection alone: who asked sees it closed.
+async fn guarded_connection(stream: UnixStream, scheduler: Arc<Scheduler>) {
+    if let Err(error) = job_panics::catch(connection(stream, Arc::clone(&scheduler))).await {
+        scheduler.indexer.ledger.panic();
+        tracing::error!(%error, "a request was not answered");
     }
 }
 

@@ -32,7 +32,10 @@ fn another_version_at_the_limit_is_refused() {
         for behind in [0, 1, 100_000] {
             let head = format!("{line}{}", "1".repeat(behind));
             let parsed = parse(head.as_bytes());
-            assert!(matches!(parsed, Parsed::Rejected(Rejection::RequestLineTooLong)), "{version}, {behind}: {parsed:?}");
+            assert!(
+                matches!(parsed, Parsed::Rejected(Rejection::RequestLineTooLong)),
+                "{version}, {behind}: {parsed:?}"
+            );
         }
     }
 }

@@ -31,6 +31,7 @@ impl fmt::Display for Config {
             geoip_database_path,
             concurrent_sync,
             scan_interval,
+            scan_limits,
             check_interval,
             repository_scan_interval,
             max_link_headers,
@@ -73,6 +74,15 @@ impl fmt::Display for Config {
         writeln!(f, "GeoipDatabasePath: {}", path(geoip_database_path))?;
         writeln!(f, "ConcurrentSync: {}", concurrent_sync)?;
         writeln!(f, "ScanInterval: {}", minutes(*scan_interval))?;
+        let auto = |limit: Option<u64>| limit.map_or("auto".to_owned(), |limit| limit.to_string());
+        writeln!(
+            f,
+            "ScanLimits: {{Files: {}, Bytes: {}, RejectedLines: {}, Seconds: {}}}",
+            auto(scan_limits.files),
+            auto(scan_limits.bytes),
+            scan_limits.rejected_lines,
+            auto(scan_limits.time.map(|time| time.as_secs()))
+        )?;
         writeln!(f, "CheckInterval: {}", minutes(*check_interval))?;
         writeln!(f, "RepositoryScanInterval: {}", repository_scan_interval.map_or(0, minutes))?;
         writeln!(f, "MaxLinkHeaders: {}", max_link_headers)?;

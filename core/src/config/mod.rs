@@ -168,6 +168,45 @@ pub struct StatsRetention {
     pub months: Option<u32>,
 }
 
+/// What one scan of a mirror may take; beyond it the scan fails and the earlier result stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanLimits {
+    /// Entries of the listing; `None`: see [`ScanLimits::files_for`].
+    pub files: Option<u64>,
+    /// Bytes of the listing; `None`: see [`ScanLimits::bytes_for`].
+    pub bytes: Option<u64>,
+    /// Lines of the listing that are not understood, or whose path is not clean.
+    pub rejected_lines: u64,
+    /// Time; `None`: see [`ScanLimits::time_for`].
+    pub time: Option<Duration>,
+}
+
+impl Default for ScanLimits {
+    fn default() -> ScanLimits {
+        ScanLimits { files: None, bytes: None, rejected_lines: 10_000, time: None }
+    }
+}
+
+impl ScanLimits {
+    /// Entries that a listing may have, with `source` files in the repository: twice as many and 1,000,000 unless the
+    /// configuration has a number.
+    pub fn files_for(&self, source: u64) -> u64 {
+        self.files.unwrap_or_else(|| source.saturating_mul(2).saturating_add(1_000_000))
+    }
+
+    /// Bytes that a listing of at most `files` entries may have: 256 for each unless the configuration has a number. A line
+    /// of an rsync listing has about 50 bytes beside the path.
+    pub fn bytes_for(&self, files: u64) -> u64 {
+        self.bytes.unwrap_or_else(|| files.saturating_mul(256))
+    }
+
+    /// How long a scan may take: four times the interval between two, and at least an hour, unless the configuration has
+    /// a number.
+    pub fn time_for(&self, scan_interval: Duration) -> Duration {
+        self.time.unwrap_or_else(|| scan_interval.saturating_mul(4).max(Duration::from_secs(3_600)))
+    }
+}
+
 /// The resolved configuration. Every value has passed its check; `core/src/config` documents the keys in spec order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -201,6 +240,8 @@ pub struct Config {
     pub concurrent_sync: usize,
     /// Between two scans of a mirror.
     pub scan_interval: Duration,
+    /// What one scan of a mirror may take.
+    pub scan_limits: ScanLimits,
     /// Between two health checks of a mirror.
     pub check_interval: Duration,
     /// Between two scans of the source; `None`: on request only.

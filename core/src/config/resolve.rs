@@ -13,7 +13,7 @@ use super::error::ConfigError;
 use super::keys::{Checked, Findings, Keys, size, whole_number};
 use super::{
     Config, DatabaseKind, Fallback, ListenAddress, Loaded, LogFormat, OutdatedRule, OutputMode, RedisSettings,
-    RuntimeKind, StatsRetention, WantedHashes,
+    RuntimeKind, ScanLimits, StatsRetention, WantedHashes,
 };
 
 /// Names of the output modes.
@@ -81,6 +81,7 @@ fn config(keys: &mut Keys<'_>) -> Option<Config> {
         geoip_database_path: keys.checked("GeoipDatabasePath", PathBuf::from("/usr/share/GeoIP/"), absolute),
         concurrent_sync: keys.number("ConcurrentSync", 5, 1..=65_535),
         scan_interval: minutes(keys.number("ScanInterval", 30, 1..=u32::MAX)),
+        scan_limits: keys.section("ScanLimits", scan_limits),
         check_interval: minutes(keys.number("CheckInterval", 1, 1..=u32::MAX)),
         repository_scan_interval: match keys.number("RepositoryScanInterval", 5, 0..=u32::MAX) {
             0 => None,
@@ -122,6 +123,26 @@ fn config(keys: &mut Keys<'_>) -> Option<Config> {
         }),
         repository: repository?,
     })
+}
+
+fn scan_limits(limits: &mut Keys<'_>) -> ScanLimits {
+    let default = ScanLimits::default();
+    ScanLimits {
+        files: limits.checked("Files", default.files, number_or_auto),
+        bytes: limits.checked("Bytes", default.bytes, number_or_auto),
+        rejected_lines: limits.number("RejectedLines", default.rejected_lines, 0..=u64::from(u32::MAX)),
+        time: limits
+            .checked("Seconds", None, |text| number_or_auto(text).map(|seconds| seconds.map(Duration::from_secs))),
+    }
+}
+
+/// A whole number, or `None` for `auto`.
+fn number_or_auto(text: &str) -> Checked<Option<u64>> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(None);
+    }
+    // As much as YAML of other programs can write; a typing error above it.
+    whole_number(text, &(1..=1 << 50)).map(Some).map_err(|allowed| format!("{allowed}, or auto"))
 }
 
 fn redis(keys: &mut Keys<'_>) -> RedisSettings {

@@ -413,3 +413,21 @@ fn sizes_have_units() {
         assert!(config.to_string().contains(&format!("\nConnectionBuffersPerShard: {shown}\n")), "{config}");
     }
 }
+
+#[test]
+fn limits_of_a_scan_follow_the_repository_and_the_interval_unless_they_are_numbers() {
+    let limits = |text: &str| config(&format!("Repository: /srv\n{text}")).scan_limits;
+    let automatic = limits("ScanLimits: {Files: auto, Bytes: AUTO}");
+    assert_eq!(automatic, ScanLimits::default());
+    assert_eq!((automatic.files_for(0), automatic.files_for(3_000_000)), (1_000_000, 7_000_000));
+    assert_eq!((automatic.bytes_for(1_000_000), automatic.rejected_lines), (256_000_000, 10_000));
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
+    assert_eq!((automatic.time_for(minute), automatic.time_for(30 * minute)), (hour, 2 * hour));
+    let set = limits("ScanLimits: {Files: 5, Bytes: 6, RejectedLines: 0, Seconds: 7}");
+    assert_eq!((set.files_for(3_000_000), set.bytes_for(1), set.rejected_lines), (5, 6, 0));
+    assert_eq!(set.time_for(hour), Duration::from_secs(7));
+    assert_eq!(
+        error_of("ScanLimits: {Files: 0}"),
+        format!("{FILE}:2: ScanLimits.Files: 0: must be a whole number from 1 to 1125899906842624, or auto")
+    );
+}

@@ -71,7 +71,8 @@ fn chunks_end(bytes: &[u8]) -> End {
         let Some((text, next)) = line(place) else { return End::Incomplete };
         let digits = text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (size, extension) = text.split_at(digits);
-        let is_extension = extension.is_empty() || extension.trim_ascii_start().first().is_none_or(|&byte| byte == b';');
+        let is_extension =
+            extension.is_empty() || extension.trim_ascii_start().first().is_none_or(|&byte| byte == b';');
         if digits == 0 || digits > 16 || extension.len() > 64 || !is_text(extension) || !is_extension {
             return End::Invalid;
         }

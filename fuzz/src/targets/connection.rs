@@ -153,10 +153,32 @@ fn check_head(head: &[u8]) {
     };
     assert!(is_text(status), "control bytes in {}", status.escape_ascii());
     const KNOWN: &[&str] = &[
-        "Accept-Ranges", "Access-Control-Allow-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Origin",
-        "Access-Control-Expose-Headers", "Access-Control-Max-Age", "Age", "Allow", "Cache-Control", "Connection",
-        "Content-Encoding", "Content-Length", "Content-Type", "Date", "Digest", "ETag", "Last-Modified", "Link", "Location",
-        "Server", "Vary", "X-Content-Type-Options", "Referrer-Policy", "Content-Security-Policy", "Keep-Alive", "Repr-Digest",
+        "Accept-Ranges",
+        "Access-Control-Allow-Headers",
+        "Access-Control-Allow-Methods",
+        "Access-Control-Allow-Origin",
+        "Access-Control-Expose-Headers",
+        "Access-Control-Max-Age",
+        "Age",
+        "Allow",
+        "Cache-Control",
+        "Connection",
+        "Content-Encoding",
+        "Content-Length",
+        "Content-Type",
+        "Date",
+        "Digest",
+        "ETag",
+        "Last-Modified",
+        "Link",
+        "Location",
+        "Server",
+        "Vary",
+        "X-Content-Type-Options",
+        "Referrer-Policy",
+        "Content-Security-Policy",
+        "Keep-Alive",
+        "Repr-Digest",
     ];
     for line in lines {
         assert!(is_text(line), "control bytes in {}", line.escape_ascii());

@@ -42,9 +42,8 @@ fn expected(peer: IpAddr, fields: &[&[u8]], trusted: &[IpNet]) -> IpAddr {
             break;
         }
         let text = std::str::from_utf8(member).ok();
-        let address = text.and_then(|text| {
-            text.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))
-        });
+        let address =
+            text.and_then(|text| text.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip())));
         match address {
             Some(address) => client = address.to_canonical(),
             None => return peer,

@@ -42,7 +42,7 @@ fn check_message(message: &str) {
 }
 
 fn plain() -> Mirror {
-    let settings = MirrorSettings { name: "a".to_owned(), http_url: "http://a.example/".to_owned(), ..Default::default() };
+    let settings =
+        MirrorSettings { name: "a".to_owned(), http_url: "http://a.example/".to_owned(), ..Default::default() };
     Mirror { id: MirrorId(1), settings, state: MirrorState::default() }
 }
-

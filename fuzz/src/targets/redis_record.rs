@@ -50,16 +50,16 @@ pub fn run(input: &[u8]) {
     }
     let mirror = mb_core::store::fuzzing::mirror(MirrorId(1), b"one", &fields);
     assert_eq!(mirror.id, MirrorId(1));
-    let mut selectable = published(mirror);
-    selectable.state.enabled = true;
-    selectable.state.http.up = true;
-    selectable.state.https.up = true;
-    WORLD.with_borrow_mut(|world| answer_with(world, selectable));
-}
-
-/// What of a record is put before the shards.
-fn published(mirror: Mirror) -> Mirror {
-    mirror
+    // What is put before the shards; one that is refused is disabled, whatever the record says.
+    let mut published = mirror.publishable();
+    if mirror.invalid().is_none() {
+        published.state.enabled = true;
+        published.state.http.up = true;
+        published.state.https.up = true;
+    } else {
+        assert!(!published.state.enabled, "an invalid record is enabled");
+    }
+    WORLD.with_borrow_mut(|world| answer_with(world, published));
 }
 
 fn answer_with(world: &mut World, mirror: Mirror) {
@@ -67,7 +67,9 @@ fn answer_with(world: &mut World, mirror: Mirror) {
     let snapshot = Snapshot::new(world.settings.clone(), Some(world.files.clone()), table, world.geo.clone());
     world.handler.adopt(Arc::new(snapshot));
     world.handler.reseed(1);
-    for target in ["/a.iso", "/a.iso?https=1", "/a.iso?https=0", "/a%20b%25%3f&<>'\".iso", "/a.iso?mirrorlist", "/d/e/f"] {
+    for target in
+        ["/a.iso", "/a.iso?https=1", "/a.iso?https=0", "/a%20b%25%3f&<>'\".iso", "/a.iso?mirrorlist", "/d/e/f"]
+    {
         for accept in ["*/*", "application/json"] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
             let Parsed::Complete { request, .. } = parse(head.as_bytes()) else { continue };
@@ -89,8 +91,19 @@ fn answer_with(world: &mut World, mirror: Mirror) {
 }
 
 fn check_head(head: &[u8]) {
-    const KNOWN: &[&str] = &["Date", "Server", "Location", "Link", "Content-Length", "Content-Type", "Vary", "Cache-Control",
-        "Connection", "Last-Modified", "Content-Encoding"];
+    const KNOWN: &[&str] = &[
+        "Date",
+        "Server",
+        "Location",
+        "Link",
+        "Content-Length",
+        "Content-Type",
+        "Vary",
+        "Cache-Control",
+        "Connection",
+        "Last-Modified",
+        "Content-Encoding",
+    ];
     for line in head.split(|&byte| byte == b'\n').skip(1) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let is_text = line.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));

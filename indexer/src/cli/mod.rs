@@ -3,6 +3,7 @@
 //! Exit status: 0 when all went well, 1 when something failed, 2 for wrong usage.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,11 +13,15 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use mb_core::arguments::normalise;
 use mb_core::config::{self, ConfigError};
+use mb_core::foreign_text::{Escaping, ForeignText};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::build::publication::PublicationError;
 use crate::indexer::{Indexer, StartError};
+use crate::job_panics::{self, JobPanicked};
 use crate::lock::LockError;
 use crate::serve::ListenError;
 
@@ -94,6 +99,8 @@ enum CommandError {
     Scans,
     #[error("{0}")]
     NoSuchMirror(String),
+    #[error(transparent)]
+    Panicked(#[from] JobPanicked),
 }
 
 /// Runs the program with its arguments, the program's name included.
@@ -112,8 +119,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match dispatch(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mb-indexer: {error}");
-            ExitCode::FAILURE
+            eprintln!("mb-indexer: {}", ForeignText::new(&error.to_string()).with_lines());
+            match error {
+                CommandError::Panicked(_) => job_panics::exit_code(),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -147,10 +157,11 @@ fn open(config_path: &Path) -> Result<Arc<Indexer>, CommandError> {
 /// long. No lease outlasts it.
 fn block_on<T>(indexer: &Indexer, future: impl Future<Output = T>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::System)?;
-    let value = runtime.block_on(future);
+    // A panic of the main task ends the program, and must not wait for threads that block.
+    let value = runtime.block_on(job_panics::catch(future));
     runtime.shutdown_timeout(END_WITHIN);
     indexer.turns.end();
-    Ok(value)
+    Ok(value?)
 }
 
 /// Waits for SIGTERM or SIGINT and returns its name.
@@ -166,11 +177,23 @@ async fn end_signal() -> std::io::Result<&'static str> {
 fn log_to_stderr(default_level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     tracing_subscriber::fmt()
+        .fmt_fields(
+            debug_fn(|writer, field, value| {
+                let mut escaping = Escaping::new(&mut *writer);
+                if field.name() == "message" {
+                    write!(escaping, "{value:?}")
+                } else {
+                    write!(escaping, "{field}={value:?}")
+                }
+            })
+            .delimited(" "),
+        )
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    job_panics::log_panics();
 }
 
 #[cfg(test)]

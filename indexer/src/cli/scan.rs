@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use mb_core::foreign_text::ForeignText;
 use mb_core::link::ScanReport;
 use mb_core::mirror::{Found, Mirror, find_by_name};
 use tokio::sync::{Semaphore, watch};
@@ -98,7 +99,7 @@ async fn scan_source(indexer: &Arc<Indexer>, arguments: &ScanArguments) -> Resul
             Ok(())
         }
         Err(error) => {
-            eprintln!("mb-indexer: {error}");
+            eprintln!("mb-indexer: {}", ForeignText::new(&error.to_string()));
             Err(CommandError::Scans)
         }
     }
@@ -139,6 +140,7 @@ async fn scan_all(indexer: &Arc<Indexer>, arguments: &ScanArguments, mirrors: Ve
 async fn report(name: &str, scan: JoinHandle<Result<ScanReport, ScanError>>) -> bool {
     let outcome = scan.await;
     clear_line();
+    let name = ForeignText::new(name);
     match outcome {
         Ok(Ok(report)) => {
             println!(
@@ -154,11 +156,11 @@ async fn report(name: &str, scan: JoinHandle<Result<ScanReport, ScanError>>) -> 
             true
         }
         Ok(Err(error)) => {
-            eprintln!("Scanning {name}... {error}");
+            eprintln!("Scanning {name}... {}", ForeignText::new(&error.to_string()));
             false
         }
         Err(error) => {
-            eprintln!("Scanning {name}... {error}");
+            eprintln!("Scanning {name}... {}", ForeignText::new(&error.to_string()));
             false
         }
     }

@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use mb_core::mirror::{AllowRedirects, DownloadProtocol, Mirror, MirrorId, UrlScheme, absolute_url};
 use mb_core::path::percent_encode;
+use mb_core::secret::WithoutPassword;
 use mb_core::store::{LogEvent, StoreError};
 use mb_core::time::Timestamp;
 
 use self::pick::pick;
+pub(crate) use self::places::{CheckPlaces, Pace};
 use self::verdict::{Verdict, judge};
 use crate::indexer::Indexer;
+use crate::job_panics;
 
 mod pick;
+mod places;
 mod verdict;
 
 /// Checks a mirror over each protocol that its URL offers, stores what changed and publishes it. Nothing happens to a
@@ -53,6 +57,7 @@ async fn check_protocol(indexer: &Arc<Indexer>, mirror: &Mirror, protocol: Downl
         // One file can fail for its own reasons: a second one decides.
         verdict = probe(indexer, mirror, protocol).await.unwrap_or(verdict);
     }
+    job_panics::provoke("health-check");
     let (mirror, name, up) = (mirror.clone(), mirror.settings.name.clone(), verdict.is_up());
     let stored = indexer.blocking(move |indexer| store_verdict(indexer, &mirror, protocol, &verdict)).await;
     indexer.ledger.check(up, stored.is_ok());
@@ -70,8 +75,9 @@ async fn probe(indexer: &Arc<Indexer>, mirror: &Mirror, protocol: DownloadProtoc
     let file = indexer.blocking(move |indexer| pick(&*indexer.published.files()?, id)).await?;
     let url = file_url(&mirror.settings.http_url, protocol, &file.path);
     let answer = indexer.http.head(&url).await;
+    let url = WithoutPassword(&url);
     if let Err(error) = &answer {
-        tracing::debug!(mirror = mirror.settings.name, url, %error, "health check got no answer");
+        tracing::debug!(mirror = mirror.settings.name, %url, %error, "health check got no answer");
     }
     let config = indexer.config();
     let redirects_allowed = match mirror.settings.allow_redirects {
@@ -85,7 +91,7 @@ async fn probe(indexer: &Arc<Indexer>, mirror: &Mirror, protocol: DownloadProtoc
     {
         tracing::warn!(
             mirror = mirror.settings.name,
-            url,
+            %url,
             expected = file.size,
             got = head.length,
             "another size than scanned"

@@ -1,5 +1,7 @@
 //! Which file a mirror is asked for.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+
 use mb_core::mirror::MirrorId;
 use mb_index::{FileIndex, FileRef};
 

@@ -1,5 +1,7 @@
 //! What an answer to a health check means: pure.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+
 use crate::http::Head;
 
 /// Whether a mirror can be used.

@@ -1,5 +1,7 @@
 //! The files of one mirror, as a scan lists them.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+
 use mb_core::time::FileTime;
 
 /// The files of one mirror: paths in one arena, so that a million of them cost little more than their bytes.
@@ -38,7 +40,7 @@ impl Listing {
     /// Adds a file whose path is `/` and then `relative`.
     pub(crate) fn push(&mut self, relative: &[u8], size: u64, modified: Option<FileTime>) -> Result<(), ListingFull> {
         let start = u32::try_from(self.paths.len()).map_err(|_| ListingFull)?;
-        let length = u16::try_from(relative.len() + 1).map_err(|_| ListingFull)?;
+        let length = u16::try_from(relative.len().saturating_add(1)).map_err(|_| ListingFull)?;
         self.paths.push(b'/');
         self.paths.extend_from_slice(relative);
         self.files.push(ListedFile { start, length, size, modified });
@@ -74,8 +76,8 @@ impl Listing {
 }
 
 fn path_in<'a>(paths: &'a [u8], file: &ListedFile) -> &'a [u8] {
-    let start = file.start as usize;
-    &paths[start..start + usize::from(file.length)]
+    let rest = paths.get(file.start as usize..).unwrap_or_default();
+    rest.get(..usize::from(file.length)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,21 +7,25 @@ use std::time::{Duration, Instant};
 
 use mb_core::link::ScanReport;
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol, UrlScheme, absolute_url};
+use mb_core::secret::WithoutPassword;
 use mb_core::store::{LeaseName, LogEvent, StoreError, SyncRecord};
 use mb_core::time::Timestamp;
 use mb_index::{Entry, FileIndex};
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::limits::{LimitReached, ListingBudget, ListingLimits};
 use self::listing::Listing;
 use self::results::{ResultsError, ScanFacts};
-use self::rsync::{RsyncError, RsyncUrl};
+use self::rsync::{RsyncError, RsyncUrl, UrlError};
 use self::timezone::{CommonFile, SAMPLE, detect_offset};
 use crate::build::publication::PublicationError;
 use crate::indexer::{Indexer, ScheduleError};
+use crate::job_panics::{self, JobPanicked};
 use crate::monitor;
 use crate::progress::Progress;
 use crate::turn::{Other, TurnError};
 
+mod limits;
 pub(crate) mod listing;
 pub(crate) mod results;
 pub(crate) mod rsync;
@@ -69,6 +73,22 @@ pub(crate) enum ScanError {
         /// What is missing.
         problem: &'static str,
     },
+    /// The mirror's URL is none.
+    #[error("mirror {mirror} cannot be scanned: its RsyncURL {problem}")]
+    Url {
+        /// Its name.
+        mirror: String,
+        /// What is wrong with it.
+        problem: UrlError,
+    },
+    /// A defect of this program.
+    #[error("scanning mirror {mirror}: {cause}")]
+    Panicked {
+        /// Its name.
+        mirror: String,
+        /// What the panic said.
+        cause: JobPanicked,
+    },
     /// Listing failed.
     #[error(transparent)]
     Rsync(#[from] RsyncError),
@@ -85,6 +105,13 @@ pub(crate) enum ScanError {
     },
 }
 
+impl ScanError {
+    /// Whether the scan took as long as the configuration allows.
+    pub(crate) fn took_too_long(&self) -> bool {
+        matches!(self, ScanError::Rsync(RsyncError::Limit { reached: LimitReached::Time(_), .. }))
+    }
+}
+
 /// Which mirror to scan and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScanOrder {
@@ -94,7 +121,7 @@ pub(crate) struct ScanOrder {
     pub(crate) enable: bool,
     /// The only protocol to use.
     pub(crate) protocol: Option<ScanProtocol>,
-    /// How long listing may take.
+    /// How long the scan may take, if less than the configuration allows.
     pub(crate) limit: Option<Duration>,
     /// Who wants it.
     pub(crate) occasion: Occasion,
@@ -138,7 +165,13 @@ pub(crate) async fn scan_mirror(
         }
     };
     let began = Instant::now();
-    let scanned = scan_locked(indexer, &mirror, order, progress, place).await;
+    let scanned = match job_panics::catch(scan_locked(indexer, &mirror, order, progress, place)).await {
+        Ok(scanned) => scanned,
+        Err(cause) => {
+            indexer.ledger.panic();
+            Err(ScanError::Panicked { mirror: mirror.settings.name.clone(), cause })
+        }
+    };
     let files = scanned.as_ref().ok().map(|report| report.files_indexed);
     indexer.ledger.mirror_scan(mirror.id, began.elapsed(), files);
     match scanned {
@@ -177,7 +210,7 @@ fn rsync_url(mirror: &Mirror, protocol: Option<ScanProtocol>) -> Result<RsyncUrl
             Err(problem("and it has no RsyncURL"))
         }
         None | Some(ScanProtocol::Rsync) => RsyncUrl::parse(&mirror.settings.rsync_url)
-            .ok_or_else(|| problem("and its RsyncURL is no rsync:// or rsyncs:// URL")),
+            .map_err(|problem| ScanError::Url { mirror: mirror.settings.name.clone(), problem }),
         Some(ScanProtocol::Ftp) => Err(problem("not FTP")),
         Some(ScanProtocol::Http) => Err(problem("not HTTP")),
     }
@@ -193,6 +226,8 @@ async fn scan_locked(
     let (id, name) = (mirror.id, &mirror.settings.name);
     let url = rsync_url(mirror, order.protocol)?;
     let index = indexer.blocking(|indexer| indexer.published.files()).await.ok_or(ScanError::NoSource)?;
+    let source_files = u64::try_from(index.len()).unwrap_or(u64::MAX);
+    let budget = ListingBudget::new(ListingLimits::new(&indexer.config(), source_files, order.limit));
     let started = Timestamp::now();
     indexer
         .blocking(move |indexer| {
@@ -203,14 +238,18 @@ async fn scan_locked(
         .await?;
     tracing::info!(mirror = name, %url, "scan started");
 
-    let found = rsync::list(&url, order.limit, progress).await?;
+    job_panics::provoke("mirror-scan");
+    let found = rsync::list(&url, &budget, progress).await?;
     if let Some(warning) = &found.warning {
         tracing::warn!(mirror = name, warning, "partial listing");
     }
     if found.unparsable_lines > 0 {
         tracing::warn!(mirror = name, lines = found.unparsable_lines, "lines of the listing were not understood");
     }
-    let last_mod_time = fetch_trace(indexer, mirror).await;
+    let last_mod_time = budget.in_time(fetch_trace(indexer, mirror)).await.unwrap_or_else(|reached| {
+        tracing::warn!(mirror = name, %reached, "trace file not read");
+        None
+    });
 
     progress.report(format!("{} files listed, storing them", found.listing.len()));
     let (log_name, sync) = (
@@ -317,7 +356,7 @@ fn compare_with_source(index: &FileIndex, listing: &Listing) -> (u64, Vec<Common
                 *place = pair;
             }
         }
-        known += 1;
+        known = known.saturating_add(1);
     }
     (known, sample)
 }
@@ -339,7 +378,8 @@ async fn fetch_trace(indexer: &Indexer, mirror: &Mirror) -> Option<Timestamp> {
     match indexer.http.trace(&url).await {
         Ok(seconds) => Some(Timestamp(seconds)),
         Err(error) => {
-            tracing::warn!(mirror = mirror.settings.name, url, %error, "trace file not read");
+            let url = WithoutPassword(&url);
+            tracing::warn!(mirror = mirror.settings.name, %url, %error, "trace file not read");
             None
         }
     }

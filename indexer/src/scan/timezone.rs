@@ -1,5 +1,7 @@
 //! Finding out that a mirror's clock or listing is off by a constant: pure.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+
 use mb_core::time::{FileTime, truncate};
 
 /// Files compared at most.
@@ -41,17 +43,18 @@ pub(crate) fn detect_offset(sample: &[CommonFile], precision_ns: u64) -> Result<
         .filter(|file| file.source.0 == file.copy.0)
         .filter_map(|file| {
             let milliseconds = |time: FileTime| truncate(i128::from(time.0), precision_ns).div_euclid(1_000_000);
-            i64::try_from(milliseconds(file.source.1) - milliseconds(file.copy.1?)).ok()
+            i64::try_from(milliseconds(file.source.1).checked_sub(milliseconds(file.copy.1?))?).ok()
         })
         .collect();
     let usable = differences.len();
-    if usable < FEWEST_PAIRS || usable * 2 < sample.len() {
+    if usable < FEWEST_PAIRS || usable < sample.len().div_ceil(2) {
         return Err(NoOffset::TooFew { usable, sampled: sample.len() });
     }
     differences.sort_unstable();
     let most = differences.chunk_by(|a, b| a == b).max_by_key(|group| group.len());
     match most {
-        Some(group) if group.len() * 100 >= usable * 90 => Ok(group[0]),
+        // 90 %: at most a tenth is in no common group.
+        Some(group @ [offset, ..]) if usable.saturating_sub(group.len()) <= usable / 10 => Ok(*offset),
         _ => Err(NoOffset::NoCommonOffset),
     }
 }

@@ -3,13 +3,14 @@
 //! One task decides what is due; jobs are tasks of their own. Ending the scheduler drops them, which ends what they
 //! started, rsync programs included.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mb_core::config::{self, ConfigError};
 use mb_core::mirror::MirrorId;
+use mb_core::store::LogEvent;
 use mb_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -17,7 +18,8 @@ use tokio::task::JoinSet;
 use self::plan::{Intervals, Job, Plan};
 use crate::build::publication::PublicationError;
 use crate::indexer::{Indexer, ScanSourceError};
-use crate::monitor;
+use crate::job_panics::{self, JobPanicked};
+use crate::monitor::{self, CheckPlaces, Pace};
 use crate::progress::Progress;
 use crate::scan::{Occasion, ScanError, ScanOrder, scan_mirror};
 use crate::sharing::{self, Exchanged};
@@ -34,8 +36,8 @@ const EXCHANGE_INTERVAL: Duration = Duration::from_secs(10);
 /// its own first one.
 const SOURCE_RETRY: Duration = Duration::from_secs(5);
 
-/// Health checks under way at a time. A guess: far fewer than the descriptors a process may have.
-const CHECKS_AT_ONCE: usize = 64;
+/// Scans under way of mirrors whose latest scan took as long as it may: they take none of the places of the others.
+const ENDLESS_SCANS: usize = 1;
 
 /// The scheduler, as those see it who ask something of it.
 pub(crate) struct Scheduler {
@@ -48,8 +50,9 @@ pub(crate) struct Scheduler {
 
 /// A job that ended.
 enum Ended {
-    Scan(MirrorId),
-    Check(MirrorId),
+    /// With whether it took as long as it may.
+    Scan(MirrorId, bool),
+    Check(MirrorId, Pace),
     Source,
     /// Another node or job scans the source.
     SourceBusy,
@@ -105,8 +108,11 @@ impl Scheduler {
             jobs: JoinSet::new(),
             scanning: HashSet::new(),
             scans: Places::new(self.indexer.config().concurrent_sync),
+            endless: HashSet::new(),
+            endless_scans: Arc::new(Semaphore::new(ENDLESS_SCANS)),
             checking: HashSet::new(),
-            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+            checks: Arc::default(),
+            paces: HashMap::new(),
             source: SourceClock::Due(Instant::now()),
             next_catch_up: None,
             exchange: ExchangeClock::Due(Instant::now()),
@@ -170,8 +176,13 @@ struct Work<'a> {
     /// Mirrors being scanned or waiting for a place.
     scanning: HashSet<MirrorId>,
     scans: Places,
+    /// Mirrors whose latest scan took as long as it may.
+    endless: HashSet<MirrorId>,
+    endless_scans: Arc<Semaphore>,
     checking: HashSet<MirrorId>,
-    checks: Arc<Semaphore>,
+    checks: Arc<CheckPlaces>,
+    /// Mirrors whose latest check was slow.
+    paces: HashMap<MirrorId, Pace>,
     source: SourceClock,
     next_catch_up: Option<Instant>,
     exchange: ExchangeClock,
@@ -268,11 +279,15 @@ impl Work<'_> {
                 self.exchange = ExchangeClock::Running;
                 let indexer = Arc::clone(&self.scheduler.indexer);
                 self.jobs.spawn(async move {
-                    let exchanged = sharing::exchange(&indexer).await;
-                    if !exchanged.imported.is_empty() {
-                        publish_imported(&indexer, exchanged.imported.len()).await;
-                    }
-                    Ended::Exchange(exchanged)
+                    let exchange = async {
+                        let exchanged = sharing::exchange(&indexer).await;
+                        if !exchanged.imported.is_empty() {
+                            publish_imported(&indexer, exchanged.imported.len()).await;
+                        }
+                        exchanged
+                    };
+                    let exchanged = guarded(&indexer, "the exchange with other nodes", exchange).await;
+                    Ended::Exchange(exchanged.unwrap_or_default())
                 });
             }
         }
@@ -288,7 +303,8 @@ impl Work<'_> {
         let indexer = Arc::clone(&self.scheduler.indexer);
         self.jobs.spawn(async move {
             let fix_timezone_offsets = indexer.config().fix_timezone_offsets;
-            if let Err(error) = indexer.publication.catch_up(fix_timezone_offsets).await {
+            let catch_up = indexer.publication.catch_up(fix_timezone_offsets);
+            if let Some(Err(error)) = guarded(&indexer, "publishing again", catch_up).await {
                 tracing::error!(%error, "still not published");
             }
             Ended::CatchUp
@@ -297,41 +313,61 @@ impl Work<'_> {
 
     /// Scans a mirror unless it was scanned after `latest`.
     fn start_scan(&mut self, mirror: MirrorId, latest: Timestamp) {
-        let (indexer, places) = (Arc::clone(&self.scheduler.indexer), self.scans.shared());
+        let indexer = Arc::clone(&self.scheduler.indexer);
+        let places = if self.endless.contains(&mirror) { Arc::clone(&self.endless_scans) } else { self.scans.shared() };
         self.jobs.spawn(async move {
             let order =
                 ScanOrder { mirror, enable: false, protocol: None, limit: None, occasion: Occasion::Due { latest } };
             // The semaphore is never closed.
             let place = places.acquire_owned().await.ok();
+            let mut endless = false;
             match scan_mirror(&indexer, order, &Progress::unwatched(), place).await {
                 Ok(_) => {}
                 Err(needless @ (ScanError::Busy { .. } | ScanError::ScannedMeanwhile(_))) => {
                     tracing::debug!("scan skipped: {needless}");
                 }
-                Err(error) => tracing::warn!(%mirror, %error, "scan failed"),
+                Err(error) => {
+                    endless = error.took_too_long();
+                    tracing::warn!(%mirror, %error, "scan failed");
+                }
             }
-            Ended::Scan(mirror)
+            Ended::Scan(mirror, endless)
         });
     }
 
     fn start_check(&mut self, mirror: MirrorId) {
         let indexer = Arc::clone(&self.scheduler.indexer);
         let checks = Arc::clone(&self.checks);
+        let pace = self.paces.get(&mirror).copied().unwrap_or_default();
         self.jobs.spawn(async move {
-            // The semaphore is never closed.
-            let _permit = checks.acquire().await;
-            monitor::check_mirror(&indexer, mirror).await;
-            Ended::Check(mirror)
+            let check = checks.run(pace, || monitor::check_mirror(&indexer, mirror));
+            let pace = match job_panics::catch(check).await {
+                Ok(pace) => pace,
+                Err(cause) => {
+                    note_check_panic(&indexer, mirror, cause).await;
+                    pace
+                }
+            };
+            Ended::Check(mirror, pace)
         });
     }
 
     fn note_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(Ended::Scan(id)) => {
+            Ok(Ended::Scan(id, endless)) => {
                 self.scanning.remove(&id);
+                if endless {
+                    self.endless.insert(id);
+                } else {
+                    self.endless.remove(&id);
+                }
             }
-            Ok(Ended::Check(id)) => {
+            Ok(Ended::Check(id, pace)) => {
                 self.checking.remove(&id);
+                match pace {
+                    Pace::Prompt => self.paces.remove(&id),
+                    Pace::Slow => self.paces.insert(id, pace),
+                };
             }
             Ok(Ended::Source) => {
                 if let SourceClock::Running(began) = self.source {
@@ -348,7 +384,31 @@ impl Work<'_> {
                     self.plan.make_due(id, now);
                 }
             }
-            Err(error) => tracing::error!(%error, "a job ended by a defect of this program; please report it"),
+            // The scheduler cannot know what that job held any more: the process is started anew.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => tracing::error!(%error, "a job was cancelled"),
+            },
+        }
+    }
+}
+
+/// Tells of a health check that a panic ended, in the log of its mirror, too.
+async fn note_check_panic(indexer: &Arc<Indexer>, mirror: MirrorId, cause: JobPanicked) {
+    indexer.ledger.panic();
+    tracing::error!(%mirror, %cause, "a health check ended");
+    let text = format!("health check: {cause}");
+    indexer.blocking(move |indexer| indexer.log(mirror, LogEvent::Error(text))).await;
+}
+
+/// Runs a job that has no result; a panic of it is told, and the next one comes anyway.
+async fn guarded<T>(indexer: &Arc<Indexer>, what: &str, job: impl Future<Output = T>) -> Option<T> {
+    match job_panics::catch(job).await {
+        Ok(value) => Some(value),
+        Err(cause) => {
+            indexer.ledger.panic();
+            tracing::error!(%cause, "{what} ended");
+            None
         }
     }
 }

@@ -285,6 +285,11 @@ fn indexer(families: &mut Families, facts: &Facts<'_>) {
         "Health checks whose result could not be stored.",
         alone(activity.checks.unstored as f64),
     );
+    families.counter(
+        "mirrorbits_indexer_job_panics_total",
+        "Scans, checks and other jobs of the indexer that a defect of the program ended.",
+        alone(activity.job_panics as f64),
+    );
 }
 
 /// The names of the families about scans of one sort: count, time, latest duration, files, end of the latest.

@@ -261,7 +261,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn refuse(&self, column: &str, reason: &str) {
-        self.unreadable.borrow_mut().get_or_insert_with(|| InvalidMirror::new(format!("the column `{column}`"), reason));
+        self.unreadable
+            .borrow_mut()
+            .get_or_insert_with(|| InvalidMirror::new(format!("the column `{column}`"), reason));
     }
 
     fn text(&self, column: &str) -> String {

@@ -12,6 +12,8 @@
 //! `shared` is how many bytes a path has in common with the one before (0 for the first), `rest` how many follow in
 //! `bytes`. `modified` is in Unix nanoseconds, `i64::MIN` when unknown.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+
 use mb_core::store::ScanBlockKey;
 use mb_core::time::FileTime;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -63,12 +65,12 @@ struct Encoder {
 
 impl Encoder {
     fn count(&self) -> usize {
-        self.sizes.len() / size_of::<u64>()
+        self.sizes.as_chunks::<{ size_of::<u64>() }>().0.len()
     }
 
     fn push(&mut self, file: Listed<'_>) {
         let shared = self.previous.iter().zip(file.path).take_while(|(a, b)| a == b).count();
-        let rest = &file.path[shared..];
+        let rest = file.path.get(shared..).unwrap_or_default();
         // A listing's paths have at most 65,535 bytes.
         self.shared.extend_from_slice(&(shared as u16).to_le_bytes());
         self.rest.extend_from_slice(&(rest.len() as u16).to_le_bytes());
@@ -109,13 +111,14 @@ impl Block {
         if count > LONGEST_BLOCK {
             return None;
         }
-        let (shared, rest) = rest.split_at_checked(count * 2)?;
-        let (lengths, rest) = rest.split_at_checked(count * 2)?;
-        let (sizes, rest) = rest.split_at_checked(count * 8)?;
-        let (modified, mut bytes) = rest.split_at_checked(count * 8)?;
+        let (shorts, longs) = (count.checked_mul(2)?, count.checked_mul(8)?);
+        let (shared, rest) = rest.split_at_checked(shorts)?;
+        let (lengths, rest) = rest.split_at_checked(shorts)?;
+        let (sizes, rest) = rest.split_at_checked(longs)?;
+        let (modified, mut bytes) = rest.split_at_checked(longs)?;
 
         let mut block = Block::default();
-        let mut previous = 0..0;
+        let mut previous = 0..0_usize;
         for (((shared, length), size), modified) in
             chunks::<2>(shared).zip(chunks::<2>(lengths)).zip(chunks::<8>(sizes)).zip(chunks::<8>(modified))
         {
@@ -126,7 +129,8 @@ impl Block {
                 return None;
             }
             let start = block.paths.len();
-            block.paths.extend_from_within(previous.start..previous.start + shared);
+            // No longer than the path before, which is within the arena.
+            block.paths.extend_from_within(previous.start..previous.start.checked_add(shared)?);
             block.paths.extend_from_slice(suffix);
             previous = start..block.paths.len();
             block.ends.push(u32::try_from(block.paths.len()).ok()?);
@@ -140,7 +144,7 @@ impl Block {
     pub(crate) fn files(&self) -> impl Iterator<Item = Listed<'_>> {
         let mut start = 0;
         self.ends.iter().zip(&self.facts).map(move |(&end, &(size, modified))| {
-            let path = &self.paths[start..end as usize];
+            let path = self.paths.get(start..end as usize).unwrap_or_default();
             start = end as usize;
             Listed { path, size, modified }
         })

@@ -8,16 +8,17 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::read_listing;
 use crate::progress::Progress;
+use crate::scan::limits::ListingBudget;
 
 /// Paths and sizes of the files of a listing, sorted by path, and how many lines were none of a listing; `None` when it was
 /// refused. The program's output comes in pieces of at most `piece` bytes.
 pub fn listing(output: &[u8], piece: usize) -> Option<(Vec<(Vec<u8>, u64)>, u64)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
     let mut stream = Pieces { rest: output, piece: piece.max(1) };
-    let lines = runtime.block_on(read_listing(&mut stream, &Progress::unwatched())).ok()?;
-    let mut listing = lines.listing;
+    let budget = ListingBudget::ample();
+    let mut listing = runtime.block_on(read_listing(&mut stream, &budget, &Progress::unwatched())).ok()?;
     listing.sort();
-    Some((listing.iter().map(|file| (file.path.to_owned(), file.size)).collect(), lines.unparsable))
+    Some((listing.iter().map(|file| (file.path.to_owned(), file.size)).collect(), budget.rejected()))
 }
 
 struct Pieces<'a> {

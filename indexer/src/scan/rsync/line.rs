@@ -4,6 +4,8 @@
 //! rsync 3.1), local date and time, one space, path. Control bytes in the path are written `\#ooo` in octal, and so is
 //! a backslash in front of what looks like such an escape.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+
 use mb_core::time::FileTime;
 
 /// What a line says.
@@ -38,7 +40,7 @@ fn parse_fields(line: &[u8]) -> Option<Line<'_>> {
     let (date, rest) = split_field(rest)?;
     let (time, path) = split_field(rest)?;
     let (size, modified) = (parse_size(size)?, parse_time(date, time)?);
-    match mode[0] {
+    match mode.first()? {
         b'-' if !path.is_empty() => Some(Line::File { size, modified, escaped_path: path }),
         b'd' | b'l' | b'b' | b'c' | b'p' | b's' => Some(Line::NoFile),
         _ => None,
@@ -46,17 +48,18 @@ fn parse_fields(line: &[u8]) -> Option<Line<'_>> {
 }
 
 fn split_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(b' ', bytes)?;
-    Some((&bytes[..end], &bytes[end + 1..]))
+    let (field, rest) = bytes.split_at_checked(memchr::memchr(b' ', bytes)?)?;
+    Some((field, rest.split_first()?.1))
 }
 
 fn parse_size(field: &[u8]) -> Option<u64> {
     if !field.first()?.is_ascii_digit() {
         return None;
     }
-    field.iter().filter(|&&byte| byte != b',').try_fold(0_u64, |size, byte| {
-        byte.is_ascii_digit().then(|| size.checked_mul(10)?.checked_add(u64::from(byte - b'0')))?
-    })
+    field
+        .iter()
+        .filter(|&&byte| byte != b',')
+        .try_fold(0_u64, |size, byte| size.checked_mul(10)?.checked_add(u64::from(digit(*byte)?)))
 }
 
 fn parse_time(date: &[u8], time: &[u8]) -> Option<FileTime> {
@@ -67,16 +70,28 @@ fn parse_time(date: &[u8], time: &[u8]) -> Option<FileTime> {
     let (month, day) = (number(&[m0, m1])?, number(&[d0, d1])?);
     let (hour, minute, second) = (number(&[h0, h1])?, number(&[n0, n1])?, number(&[s0, s1])?);
     let in_range = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
-    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-    in_range.then(|| FileTime::from_seconds(seconds))
+    if !in_range {
+        return None;
+    }
+    let of_day = hour.checked_mul(3_600)?.checked_add(minute.checked_mul(60)?)?.checked_add(second)?;
+    let seconds = days_from_civil(year, month, day).checked_mul(86_400)?.checked_add(of_day)?;
+    Some(FileTime::from_seconds(seconds))
 }
 
 fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))
+    digits.iter().try_fold(0_i64, |value, byte| value.checked_mul(10)?.checked_add(i64::from(digit(*byte)?)))
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    byte.checked_sub(b'0').filter(|digit| *digit < 10)
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date
 /// algorithms", `days_from_civil`).
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "year 0 to 9999, month 1 to 12 and day 1 to 31 stay far from overflow"
+)]
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -87,26 +102,27 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Undoes the escapes of a path into `unescaped`, which is cleared first. False when the result is no clean relative
-/// path (empty, or with an empty, `.` or `..` part), which no honest listing holds.
+/// path (empty, with a NUL, or with an empty, `.` or `..` part), which no honest listing holds.
 pub(super) fn unescape_path(escaped: &[u8], unescaped: &mut Vec<u8>) -> bool {
     unescaped.clear();
     let mut rest = escaped;
     while let Some(backslash) = memchr::memchr(b'\\', rest) {
-        unescaped.extend_from_slice(&rest[..backslash]);
-        rest = &rest[backslash..];
-        match rest {
+        let (plain, from) = rest.split_at_checked(backslash).unwrap_or((rest, &[]));
+        unescaped.extend_from_slice(plain);
+        match from {
             [b'\\', b'#', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] => {
-                unescaped.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                unescaped.push((a & 3) << 6 | (b & 7) << 3 | (c & 7));
                 rest = after;
             }
-            _ => {
+            [_, after @ ..] => {
                 unescaped.push(b'\\');
-                rest = &rest[1..];
+                rest = after;
             }
+            [] => rest = from,
         }
     }
     unescaped.extend_from_slice(rest);
-    unescaped.split(|&byte| byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
+    !unescaped.contains(&0) && unescaped.split(|&byte| byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
 }
 
 #[cfg(test)]

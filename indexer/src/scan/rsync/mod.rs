@@ -1,16 +1,19 @@
 //! Listing a mirror by the real `rsync` program.
 //!
-//! Its output streams: a listing of a million files is never held as text. Whoever drops the future of [`list`] ends
-//! the program and all that it started.
+//! Its output streams: a listing of a million files is never held as text, and all of it is charged to the scan's budget.
+//! Whoever drops the future of [`list`] ends the program and all that it started.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
 
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
+use mb_core::foreign_text::ForeignText;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use self::line::{Line, parse, unescape_path};
-pub(crate) use self::url::RsyncUrl;
+pub(crate) use self::url::{RsyncUrl, UrlError};
+use super::limits::{LimitReached, ListingBudget};
 use super::listing::{Listing, ListingFull};
 use crate::progress::Progress;
 
@@ -28,6 +31,8 @@ const READ_BYTES: usize = 128 << 10;
 /// How much of rsync's messages is kept for an error message.
 const STDERR_LINES: usize = 5;
 const STDERR_LIMIT: usize = 16 << 10;
+/// Longest of these lines, in characters.
+const STDERR_LINE: usize = 500;
 
 /// rsync's exit statuses for "partial transfer due to error" and "source files vanished": the rest was listed.
 const PARTIAL: [i32; 2] = [23, 24];
@@ -59,13 +64,13 @@ pub(crate) enum RsyncError {
         /// Its last messages.
         messages: String,
     },
-    /// It took longer than the caller allowed.
-    #[error("rsync of {url} took longer than {} s", limit.as_secs())]
-    Timeout {
+    /// The mirror sends more, or more slowly, than a scan may take.
+    #[error("rsync of {url}: {reached}")]
+    Limit {
         /// URL without password.
         url: String,
-        /// What was allowed.
-        limit: Duration,
+        /// Which limit.
+        reached: LimitReached,
     },
     /// The listing is too large.
     #[error(transparent)]
@@ -83,18 +88,15 @@ pub(crate) struct RsyncListing {
     pub(crate) warning: Option<String>,
 }
 
-/// Lists the files at `url`, for at most `limit`.
+/// Lists the files at `url` within `budget`.
 pub(crate) async fn list(
     url: &RsyncUrl,
-    limit: Option<Duration>,
+    budget: &ListingBudget,
     progress: &Progress,
 ) -> Result<RsyncListing, RsyncError> {
-    let Some(limit) = limit else {
-        return run(url, progress).await;
-    };
-    match tokio::time::timeout(limit, run(url, progress)).await {
+    match budget.in_time(run(url, budget, progress)).await {
         Ok(result) => result,
-        Err(_) => Err(RsyncError::Timeout { url: url.to_string(), limit }),
+        Err(reached) => Err(RsyncError::Limit { url: url.to_string(), reached }),
     }
 }
 
@@ -106,7 +108,7 @@ fn command(program: &str, url: &RsyncUrl) -> Command {
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
         // Without a password in the environment, rsync would ask for one on a terminal.
-        .env("RSYNC_PASSWORD", url.password.as_deref().unwrap_or_default())
+        .env("RSYNC_PASSWORD", url.password.expose())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -115,7 +117,7 @@ fn command(program: &str, url: &RsyncUrl) -> Command {
     command
 }
 
-async fn run(url: &RsyncUrl, progress: &Progress) -> Result<RsyncListing, RsyncError> {
+async fn run(url: &RsyncUrl, budget: &ListingBudget, progress: &Progress) -> Result<RsyncListing, RsyncError> {
     let program = if url.tls { "rsync-ssl" } else { "rsync" };
     let failed = |cause| RsyncError::Run { program, cause };
     let mut child = command(program, url).spawn().map_err(|cause| match cause.kind() {
@@ -126,24 +128,31 @@ async fn run(url: &RsyncUrl, progress: &Progress) -> Result<RsyncListing, RsyncE
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(failed(std::io::Error::other("its output is not connected")));
     };
-    let (lines, messages) = tokio::join!(read_listing(&mut stdout, progress), read_last_lines(&mut stderr));
-    let lines = match lines {
-        Ok(lines) => lines,
+    // A listing that fails ends both: the program may go on writing messages.
+    let read = tokio::try_join!(read_listing(&mut stdout, budget, progress), read_last_lines(&mut stderr, budget));
+    let (mut listing, messages) = match read {
+        Ok(read) => read,
         Err(ReadError::Io(cause)) => return Err(failed(cause)),
         Err(ReadError::Full(full)) => return Err(full.into()),
+        Err(ReadError::Limit(reached)) => return Err(RsyncError::Limit { url: url.to_string(), reached }),
     };
     let status = child.wait().await.map_err(failed)?;
     group.has_ended();
-    let mut result = RsyncListing { listing: lines.listing, unparsable_lines: lines.unparsable, warning: None };
+    let mut warning = None;
     if !status.success() {
-        let partial = status.code().is_some_and(|code| PARTIAL.contains(&code)) && result.listing.len() > 0;
+        let partial = status.code().is_some_and(|code| PARTIAL.contains(&code)) && listing.len() > 0;
         if !partial {
             return Err(RsyncError::Failed { url: url.to_string(), status, messages });
         }
-        result.warning = Some(format!("rsync ended with {status}, the listing may lack files: {messages}"));
+        warning = Some(format!("rsync ended with {status}, the listing may lack files: {messages}"));
     }
-    result.listing.sort();
-    Ok(result)
+    // Sorting millions of entries takes seconds, and checks of other mirrors wait on this thread.
+    let sorted = tokio::task::spawn_blocking(move || {
+        listing.sort();
+        listing
+    });
+    let listing = sorted.await.map_err(|error| failed(error.into()))?;
+    Ok(RsyncListing { listing, unparsable_lines: budget.rejected(), warning })
 }
 
 /// Ends all processes of a child's group when dropped: `rsync-ssl` runs others, which `kill_on_drop` does not reach.
@@ -164,8 +173,9 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // Fails when all of the group have ended, which is what is wanted.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+            // SIGKILL, since a program that is stopped or ignores SIGTERM must end, too; it only reads. Fails when all of
+            // the group have ended, which is what is wanted.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
 }
@@ -173,28 +183,35 @@ impl Drop for ProcessGroup {
 enum ReadError {
     Io(std::io::Error),
     Full(ListingFull),
+    Limit(LimitReached),
+}
+
+impl From<LimitReached> for ReadError {
+    fn from(reached: LimitReached) -> ReadError {
+        ReadError::Limit(reached)
+    }
 }
 
 /// Collects lines of a listing.
-#[derive(Default)]
-struct Lines {
+struct Lines<'b> {
     listing: Listing,
-    unparsable: u64,
     path: Vec<u8>,
+    budget: &'b ListingBudget,
 }
 
-impl Lines {
-    fn push(&mut self, line: &[u8]) -> Result<(), ListingFull> {
+impl Lines<'_> {
+    fn push(&mut self, line: &[u8]) -> Result<(), ReadError> {
         match parse(line) {
             Line::File { size, modified, escaped_path } if unescape_path(escaped_path, &mut self.path) => {
-                self.listing.push(&self.path, size, Some(modified))?;
+                self.budget.take_entry()?;
+                self.listing.push(&self.path, size, Some(modified)).map_err(ReadError::Full)?;
             }
-            Line::NoFile => {}
+            Line::NoFile => self.budget.take_entry()?,
             Line::File { .. } | Line::Unparsable => {
-                if self.unparsable == 0 {
-                    tracing::debug!(line = %line.escape_ascii(), "not a line of an rsync listing");
+                if self.budget.rejected() == 0 {
+                    tracing::debug!(line = %ForeignText::new(line), "not a line of an rsync listing");
                 }
-                self.unparsable += 1;
+                self.budget.take_rejected()?;
             }
         }
         Ok(())
@@ -202,8 +219,12 @@ impl Lines {
 }
 
 /// Cuts a stream into lines and reads each. What exceeds [`LINE_LIMIT`] counts as one line that does not parse.
-async fn read_listing(stream: &mut (impl AsyncRead + Unpin), progress: &Progress) -> Result<Lines, ReadError> {
-    let mut lines = Lines::default();
+async fn read_listing(
+    stream: &mut (impl AsyncRead + Unpin),
+    budget: &ListingBudget,
+    progress: &Progress,
+) -> Result<Listing, ReadError> {
+    let mut lines = Lines { listing: Listing::default(), path: Vec::new(), budget };
     let mut buffer = vec![0; READ_BYTES];
     let mut unfinished = Vec::new();
     let mut skipping = false;
@@ -212,18 +233,21 @@ async fn read_listing(stream: &mut (impl AsyncRead + Unpin), progress: &Progress
         if length == 0 {
             break;
         }
-        let mut rest = &buffer[..length];
-        while let Some(newline) = memchr::memchr(b'\n', rest) {
-            let (head, tail) = (&rest[..newline], &rest[newline + 1..]);
+        budget.take_bytes(length)?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        while let Some((head, tail)) = split_line(rest) {
             rest = tail;
             if std::mem::take(&mut skipping) {
                 continue;
             }
-            if unfinished.is_empty() {
-                lines.push(head).map_err(ReadError::Full)?;
+            if unfinished.len().saturating_add(head.len()) > LINE_LIMIT {
+                budget.take_rejected()?;
+                unfinished.clear();
+            } else if unfinished.is_empty() {
+                lines.push(head)?;
             } else {
                 unfinished.extend_from_slice(head);
-                lines.push(&unfinished).map_err(ReadError::Full)?;
+                lines.push(&unfinished)?;
                 unfinished.clear();
             }
         }
@@ -231,41 +255,61 @@ async fn read_listing(stream: &mut (impl AsyncRead + Unpin), progress: &Progress
             unfinished.extend_from_slice(rest);
         }
         if unfinished.len() > LINE_LIMIT {
-            lines.unparsable += 1;
+            budget.take_rejected()?;
             unfinished.clear();
             skipping = true;
         }
         progress.report(format!("{} files listed", lines.listing.len()));
     }
     if !unfinished.is_empty() {
-        lines.push(&unfinished).map_err(ReadError::Full)?;
+        lines.push(&unfinished)?;
     }
-    Ok(lines)
+    Ok(lines.listing)
 }
 
-/// The last [`STDERR_LINES`] lines of a stream, joined by `; `.
-async fn read_last_lines(stream: &mut (impl AsyncRead + Unpin)) -> String {
+/// The first line without its newline, and what follows.
+fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (line, rest) = text.split_at_checked(memchr::memchr(b'\n', text)?)?;
+    Some((line, rest.split_first()?.1))
+}
+
+/// The last [`STDERR_LINES`] lines of a stream, escaped and joined by `; `.
+async fn read_last_lines(stream: &mut (impl AsyncRead + Unpin), budget: &ListingBudget) -> Result<String, ReadError> {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-        kept.extend_from_slice(&buffer[..length]);
+        budget.take_bytes(length)?;
+        kept.extend_from_slice(buffer.get(..length).unwrap_or_default());
         let excess = kept.len().saturating_sub(STDERR_LIMIT);
         kept.drain(..excess);
     }
-    let text = String::from_utf8_lossy(&kept);
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(STDERR_LINES)..].join("; ")
+    let lines = kept.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let mut last: Vec<_> = lines.rev().take(STDERR_LINES).collect();
+    last.reverse();
+    let shown: Vec<_> = last.into_iter().map(|line| ForeignText::new(line).at_most(STDERR_LINE).to_string()).collect();
+    Ok(shown.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn read(text: &[u8]) -> Lines {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scan::limits::{ListingLimits, TimeSetBy};
+
+    fn read_within(text: &[u8], budget: &ListingBudget) -> Result<Listing, ReadError> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut stream = text;
-        match runtime.block_on(read_listing(&mut stream, &Progress::unwatched())) {
-            Ok(lines) => lines,
+        runtime.block_on(read_listing(&mut stream, budget, &Progress::unwatched()))
+    }
+
+    /// Number of files, and of lines that were rejected.
+    fn read(text: &[u8]) -> (usize, u64) {
+        let budget = ListingBudget::ample();
+        match read_within(text, &budget) {
+            Ok(listing) => (listing.len(), budget.rejected()),
             Err(_) => panic!("a listing in memory can be read"),
         }
     }
@@ -274,23 +318,73 @@ mod tests {
     fn lines_are_joined_across_reads() {
         let line = "-rw-r--r--              1 2026/11/22 11:30:31 some/file/with/a/name\n";
         let count = 3 * READ_BYTES / line.len();
-        let lines = read(line.repeat(count).as_bytes());
-        assert_eq!((lines.listing.len(), lines.unparsable), (count, 0));
+        assert_eq!(read(line.repeat(count).as_bytes()), (count, 0));
+    }
+
+    /// A line beyond the limit was taken when its end came in the same read, and skipped otherwise (found by fuzzing).
+    #[test]
+    fn a_line_beyond_the_limit_is_skipped_even_when_it_arrives_at_once() {
+        let start = "-rw-r--r--  1 2026/11/22 11:30:31 ";
+        for (length, listed) in [(LINE_LIMIT, 1), (LINE_LIMIT + 1, 0)] {
+            let line = format!("{start}{}\n", "a".repeat(length - start.len()));
+            let budget = ListingBudget::ample();
+            let listing = read_within(line.as_bytes(), &budget).unwrap_or_else(|_| panic!("a listing in memory"));
+            assert_eq!((listing.len(), budget.rejected()), (listed, 1 - listed as u64), "{length}");
+        }
     }
 
     #[test]
     fn an_endless_line_is_skipped_and_counted_once() {
         let mut text = vec![b'x'; 5 * READ_BYTES];
         text.extend_from_slice(b"\n-rw-r--r--  1 2026/11/22 11:30:31 a\n-rw-r--r--  1 2026/11/22 11:30:31 ../b");
-        let lines = read(&text);
-        assert_eq!((lines.listing.len(), lines.unparsable), (1, 2));
+        assert_eq!(read(&text), (1, 2));
+    }
+
+    /// A mirror that printed one line without end took 5.6 GB in 20 s.
+    #[test]
+    fn each_limit_holds_one_below_and_fails_one_above() {
+        let file = "-rw-r--r--  1 2026/11/22 11:30:31 a\n";
+        let folder = "drwxr-xr-x  1 2026/11/22 11:30:31 d\n";
+        let text = [file, folder, "no line\n"].concat();
+        let limits = |entries, bytes, rejected| ListingLimits {
+            entries,
+            bytes,
+            rejected,
+            time: Duration::from_secs(60),
+            time_set_by: TimeSetBy::Configuration,
+        };
+        let length = text.len() as u64;
+        for (limits, reached) in [
+            (limits(2, length, 1), None),
+            (limits(1, length, 1), Some(LimitReached::Entries(1))),
+            (limits(2, length - 1, 1), Some(LimitReached::Bytes(length - 1))),
+            (limits(2, length, 0), Some(LimitReached::Rejected(0))),
+        ] {
+            let found = match read_within(text.as_bytes(), &ListingBudget::new(limits)) {
+                Ok(_) => None,
+                Err(ReadError::Limit(reached)) => Some(reached),
+                Err(_) => panic!("another error"),
+            };
+            assert_eq!(found, reached);
+        }
     }
 
     #[test]
-    fn only_the_last_messages_are_kept() {
+    fn only_the_last_messages_are_kept_and_they_are_escaped() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let text = (0..10_000).map(|line| format!("line {line}\n\n")).collect::<String>();
-        let kept = runtime.block_on(read_last_lines(&mut text.as_bytes()));
-        assert_eq!(kept, "line 9995; line 9996; line 9997; line 9998; line 9999");
+        let text = (0..10_000).map(|line| format!("line {line}\x1b[1m\n\n")).collect::<String>();
+        let budget = ListingBudget::ample();
+        let Ok(kept) = runtime.block_on(read_last_lines(&mut text.as_bytes(), &budget)) else {
+            panic!("messages in memory can be read");
+        };
+        let expected = (9995..10_000).map(|line| format!("line {line}\\x1b[1m")).collect::<Vec<_>>().join("; ");
+        assert_eq!(kept, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn no_stream_makes_it_panic(text: Vec<u8>) {
+            let _ = read_within(&text, &ListingBudget::ample());
+        }
     }
 }
