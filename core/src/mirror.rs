@@ -15,7 +15,7 @@ mod valid;
 pub use find::{Found, find_by_name};
 pub use valid::{
     InvalidMirror, LONG_TEXT_BYTES_MAX, MirrorUrl, NAME_BYTES_MAX, SCORE_MAX, TEXT_BYTES_MAX, URL_BYTES_MAX, UrlKind,
-    accept_url, shown_url, with_closing_slash,
+    accept_url, is_harmless_url, shown_url, with_closing_slash,
 };
 
 /// Identifies a mirror for as long as the database lives; positive and never used again after a removal.

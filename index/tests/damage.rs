@@ -65,6 +65,7 @@ fn mirror(id: u32) -> Mirror {
             last_successful_sync_protocol: ScanProtocol::Ftp,
             last_successful_sync_precision_ns: 1_000_000_000,
             last_mod_time: Timestamp(4),
+            unreadable: None,
         },
     }
 }

@@ -41,6 +41,7 @@ fn mirrors() -> [Mirror; 2] {
         last_successful_sync_protocol: ScanProtocol::Ftp,
         last_successful_sync_precision_ns: 1_000_000,
         last_mod_time: Timestamp(1_699_999_999),
+        unreadable: None,
     };
     let plain = MirrorSettings { name: "tokyo".into(), ..MirrorSettings::default() };
     [

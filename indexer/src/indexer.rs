@@ -140,6 +140,8 @@ impl Indexer {
     /// All mirrors, as the schedule sees them: with the time of the latest attempt at a scan that counts for this node.
     pub(crate) fn mirrors_to_schedule(&self) -> Result<Vec<Mirror>, ScheduleError> {
         let mut mirrors = self.store.mirrors()?;
+        // An invalid record is neither scanned nor checked.
+        mirrors.retain(|mirror| mirror.invalid().is_none());
         let held = self.results.held()?;
         for mirror in &mut mirrors {
             let held = held.get(&mirror.id).map_or(Timestamp::NEVER, |held| held.started);

@@ -95,7 +95,7 @@ impl List {
             row.push(format!("{country} ({})", settings.continent_code));
         }
         if self.state {
-            row.push(state(mirror));
+            row.push(shown_state(mirror));
             row.push(since(mirror.state.since));
         }
         row
@@ -106,6 +106,14 @@ impl List {
 fn offered(mirror: &Mirror) -> impl Iterator<Item = DownloadProtocol> {
     let scheme = UrlScheme::of(&mirror.settings.http_url);
     [DownloadProtocol::Http, DownloadProtocol::Https].into_iter().filter(move |&protocol| scheme.offers(protocol))
+}
+
+/// The state, or why the record cannot be used.
+fn shown_state(mirror: &Mirror) -> String {
+    match &mirror.state.unreadable {
+        Some(invalid) => format!("invalid: {}", invalid.reason),
+        None => state(mirror),
+    }
 }
 
 /// `disabled`, or `up` and `down` of the protocols that the mirror offers: once when they agree, else HTTP/HTTPS.

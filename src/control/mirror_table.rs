@@ -106,7 +106,7 @@ impl MirrorTable {
     /// The store's or the publisher's.
     pub fn publish(&self) -> Result<(), UnpublishedError> {
         let mut lock = self.publisher.lock()?;
-        lock.publish(None, &self.store.mirrors()?)?;
+        lock.publish(None, &self.publishable_mirrors()?)?;
         Ok(())
     }
 
@@ -122,13 +122,18 @@ impl MirrorTable {
 
     fn publish_if_changed(&self) -> Result<Option<Replaced>, UnpublishedError> {
         let mut lock = self.publisher.lock()?;
-        let after = self.store.mirrors()?;
+        let after = self.publishable_mirrors()?;
         let published = mb_index::open_newest_mirrors(&self.index_dir).index.map(|table| table.mirrors());
         if published.as_ref() == Some(&after) {
             return Ok(None);
         }
         lock.publish(None, &after)?;
         Ok(Some(Replaced { before: published.unwrap_or_default(), after }))
+    }
+
+    /// What is published of the mirrors in the store: a stand-in for each record that is invalid.
+    fn publishable_mirrors(&self) -> Result<Vec<Mirror>, StoreError> {
+        Ok(self.store.mirrors()?.iter().map(Mirror::publishable).collect())
     }
 
     /// Has `on_change` called for each change of a mirror in the store, whoever made it, until the watch is dropped.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, UrlScheme, absolute_url};
+use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, UrlScheme, absolute_url, is_harmless_url};
 use mb_core::time::Timestamp;
 
 use super::distance::{Point, Position};
@@ -54,7 +54,13 @@ pub struct TableMirror {
 }
 
 impl TableMirror {
-    fn new(mirror: Mirror) -> TableMirror {
+    /// The publisher leaves invalid records out. Should a published table hold a URL that could end a header line all the
+    /// same, its mirror is not selectable.
+    fn new(mut mirror: Mirror) -> TableMirror {
+        if !is_harmless_url(&mirror.settings.http_url) {
+            mirror.settings.http_url.clear();
+            mirror.state.enabled = false;
+        }
         let settings = &mirror.settings;
         let codes = |text: &str| text.split_ascii_whitespace().map(Code::of).collect::<Vec<_>>();
         TableMirror {

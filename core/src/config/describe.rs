@@ -10,7 +10,7 @@ use super::resolve::{LOG_FORMATS, OUTPUT_MODES, RUNTIMES};
 use super::{Config, DatabaseKind, ListenAddress};
 
 /// What stands for a password that is set.
-const MASKED: &str = "********";
+const MASKED: &str = "***";
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,7 +97,7 @@ impl fmt::Display for Config {
         let fallbacks = fallbacks.iter().map(|fallback| {
             format!(
                 "{{URL: {}, CountryCode: {}, ContinentCode: {}}}",
-                text(&fallback.url),
+                text(&without_credentials(&fallback.url)),
                 text(&fallback.country_code),
                 text(&fallback.continent_code)
             )
@@ -159,6 +159,7 @@ fn password(value: &str) -> String {
 fn without_credentials(address: &str) -> String {
     match (address.split_once("://"), address.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{MASKED}@{host}"),
+        (None, Some((_, host))) => format!("{MASKED}@{host}"),
         _ => address.to_owned(),
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Vec<Entry>, ConfigError> 
     loader.early_parse(false);
     let loaded = Parser::new_from_str(text).load(&mut loader, false);
     if let Some(error) = loaded.err().as_ref().or(loader.error()) {
-        return Err(not_yaml(error.marker().line(), describe(error.info(), error.marker(), text)));
+        return Err(not_yaml(error.marker().line(), describe(error.info(), error.marker())));
     }
     let Some(document) = loader.into_documents().into_iter().next() else { return Ok(Vec::new()) };
     let line = document.span.start.line();
@@ -60,12 +60,10 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Vec<Entry>, ConfigError> 
     }
 }
 
-/// The error with the line that it is about, since YAML's errors are seldom clear by themselves.
-fn describe(info: &str, marker: &Marker, text: &str) -> String {
-    match text.lines().nth(marker.line().saturating_sub(1)).map(str::trim) {
-        Some(line) if !line.is_empty() => format!("{info}, in `{line}`"),
-        _ => info.to_owned(),
-    }
+/// The error with its column. The line itself is not shown: any line may be part of a password, by its key, as a further line
+/// of a text, or because a quote or colon is missing.
+fn describe(info: &str, marker: &Marker) -> String {
+    format!("{info}, at column {}", marker.col() + 1)
 }
 
 /// The value of a node, or the line and the reason why it has none.

@@ -154,16 +154,17 @@ impl<'f> Keys<'f> {
     /// Warns of every key that nobody asked for.
     pub(super) fn finish(self) {
         for entry in &self.entries {
-            let hint = match nearest(&entry.name, &self.known) {
+            let nearest = nearest(&entry.name, &self.known);
+            let name = shown_key(&entry.name, nearest.is_some());
+            let hint = match nearest {
                 Some(name) => format!("; did you mean {}{name}?", self.prefix),
                 None => String::new(),
             };
             self.findings.warnings.push(format!(
-                "{}:{}: unknown key {}{} is ignored{hint}",
+                "{}:{}: unknown key {}{name} is ignored{hint}",
                 self.file.display(),
                 entry.line,
-                self.prefix,
-                entry.name
+                self.prefix
             ));
         }
     }
@@ -247,13 +248,47 @@ pub(super) fn whole_number<T: FromStr + PartialOrd + Display>(text: &str, range:
         .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
 }
 
+/// Characters of a refused value or unknown key that a message shows.
+const SHOWN_CHARACTERS_MAX: usize = 200;
+
+/// What a message shows of a value: nothing that may hold a password, no control character, and not more than
+/// [`SHOWN_CHARACTERS_MAX`].
 fn shown(value: &Value) -> String {
     match value {
         Value::Nothing => String::new(),
-        Value::Text(text) => text.clone(),
+        Value::Text(text) if may_hold_secret(text) => "***".to_owned(),
+        Value::Text(text) => shortened(text),
         Value::List(_) => "a list".to_owned(),
         Value::Keys(_) => "a section of keys".to_owned(),
     }
+}
+
+/// Whether a text names a secret, has the form of a URL with a login, or is more than a word: a further line of a text whose
+/// quote or colon is missing is taken for part of the value before it.
+fn may_hold_secret(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    text.contains('@')
+        || text.contains(['\n', '\r'])
+        || ["password", "passwd", "secret", "token"].iter().any(|word| lower.contains(word))
+}
+
+/// The start of a text, with its control characters escaped.
+fn shortened(text: &str) -> String {
+    let shown: String = text
+        .chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .take(SHOWN_CHARACTERS_MAX)
+        .collect();
+    if text.chars().count() > SHOWN_CHARACTERS_MAX { shown + "…" } else { shown }
+}
+
+/// What a warning shows of an unknown key: a key of words, but none that may be a password run together with its key.
+fn shown_key(name: &str, hint: bool) -> String {
+    let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.');
+    if is_word && (hint || !may_hold_secret(name)) { shortened(name) } else { "(not shown)".to_owned() }
 }
 
 /// The known name that was probably meant: the same but for case, or at most two slips away.

@@ -335,11 +335,11 @@ fn the_description_is_a_configuration_and_keeps_passwords_to_itself() {
     let description = original.to_string();
     assert!(!description.contains("secret"), "{description}");
     let described = config(&description);
-    let masked = "********".to_owned();
+    let masked = "***".to_owned();
     let redis = RedisSettings {
-        address: "rediss://********@host:1".to_owned(),
+        address: "rediss://***@host:1".to_owned(),
         password: masked.clone(),
-        sentinels: vec!["h:2".to_owned(), "redis://********@h:3".to_owned()],
+        sentinels: vec!["h:2".to_owned(), "redis://***@h:3".to_owned()],
         ..original.redis.clone()
     };
     assert_eq!(described, Config { redis, rpc_password: masked, ..original });

@@ -218,6 +218,11 @@ impl Mirror {
     }
 }
 
+/// Whether every character of `text` may stand in a URL: none of them ends a header line, a `Link` target or an attribute.
+pub fn is_harmless_url(text: &str) -> bool {
+    text.chars().all(is_url_character)
+}
+
 fn check_name(name: &str) -> Result<(), InvalidMirror> {
     if name.is_empty() {
         return Err(InvalidMirror::new("Name", "is empty: a mirror needs a name"));

@@ -20,7 +20,7 @@ use std::time::Duration;
 use ::time::Date;
 
 use crate::config::{Config, DatabaseKind, StatsRetention};
-use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings, ScanProtocol};
+use crate::mirror::{DownloadProtocol, InvalidMirror, Mirror, MirrorId, MirrorSettings, ScanProtocol};
 use crate::time::{FileTime, Timestamp};
 
 mod embedded;
@@ -66,6 +66,14 @@ pub enum StoreError {
     /// Another mirror has this name.
     #[error("name already taken")]
     NameTaken,
+    /// The record of this mirror breaks a rule, so that it is not used.
+    #[error("mirror {mirror} is invalid: {invalid}")]
+    InvalidMirror {
+        /// Its name.
+        mirror: String,
+        /// The rule.
+        invalid: InvalidMirror,
+    },
     /// What another node shared of a scan cannot be used.
     #[error("the shared scan result of mirror {mirror} cannot be used: {what}")]
     DamagedScan {

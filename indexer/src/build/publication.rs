@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use mb_core::mirror::Mirror;
 use mb_core::store::{Store, StoreError};
 use mb_index::{Current, PublishError, Publisher};
 use tokio::sync::Mutex;
@@ -128,7 +129,7 @@ impl Publication {
         drop(snapshot);
         let built_in = started.elapsed();
         let mut publishing = Publisher::new(&self.index_dir).lock()?;
-        let current = publishing.publish(Some(&files), &self.store.mirrors()?)?;
+        let current = publishing.publish(Some(&files), &self.publishable_mirrors()?)?;
         tracing::info!(
             generation = current.files,
             build_ms = built_in.as_millis() as u64,
@@ -140,6 +141,11 @@ impl Publication {
 
     fn publish_mirror_table(&self) -> Result<Current, PublicationError> {
         let mut publishing = Publisher::new(&self.index_dir).lock()?;
-        Ok(publishing.publish(None, &self.store.mirrors()?)?)
+        Ok(publishing.publish(None, &self.publishable_mirrors()?)?)
+    }
+
+    /// What is published of the mirrors in the store: a stand-in for each record that is invalid.
+    fn publishable_mirrors(&self) -> Result<Vec<Mirror>, StoreError> {
+        Ok(self.store.mirrors()?.iter().map(Mirror::publishable).collect())
     }
 }

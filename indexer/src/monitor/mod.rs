@@ -27,7 +27,7 @@ mod verdict;
 pub(crate) async fn check_mirror(indexer: &Arc<Indexer>, id: MirrorId) {
     let mirrors = indexer.blocking(|indexer| indexer.store.mirrors()).await;
     let mirror = match mirrors.map(|mirrors| mirrors.into_iter().find(|mirror| mirror.id == id)) {
-        Ok(Some(mirror)) if !mirror.settings.http_url.is_empty() => mirror,
+        Ok(Some(mirror)) if mirror.invalid().is_none() => mirror,
         Ok(_) => return,
         Err(error) => {
             tracing::warn!(mirror = %id, %error, "health check");

@@ -199,7 +199,14 @@ async fn was_scanned_since(indexer: &Arc<Indexer>, mirror: &Mirror, latest: Time
 }
 
 fn find_mirror(indexer: &Indexer, id: MirrorId) -> Result<Mirror, StoreError> {
-    indexer.store.mirrors()?.into_iter().find(|mirror| mirror.id == id).ok_or(StoreError::UnknownMirror(id))
+    let mirrors = indexer.store.mirrors()?;
+    let mirror = mirrors.into_iter().find(|mirror| mirror.id == id).ok_or(StoreError::UnknownMirror(id))?;
+    match mirror.invalid() {
+        None => Ok(mirror),
+        Some(invalid) => {
+            Err(StoreError::InvalidMirror { mirror: mirror.settings.name.escape_debug().to_string(), invalid })
+        }
+    }
 }
 
 /// The URL to list, by the protocols that are available.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mb_core::config::StatsRetention;
 use mb_core::link::{Request as LinkRequest, ScanReport};
-use mb_core::mirror::{Found, Mirror, MirrorId, ScanProtocol, find_by_name};
+use mb_core::mirror::{Found, InvalidMirror, Mirror, MirrorId, ScanProtocol, find_by_name};
 use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
 use time::OffsetDateTime;
@@ -16,7 +16,7 @@ use super::locate::{self, Locate};
 use super::password::PasswordCheck;
 use super::proto::scan_mirror_request::Method;
 use super::proto::{self, cli_server::Cli};
-use super::settings::{self, SettingsError};
+use super::settings;
 use super::{downloads, explained, wire};
 use crate::control::indexer::{IndexerLink, LinkError};
 use crate::control::mirror_fields;
@@ -337,7 +337,7 @@ fn done(answer: orders::Answer) -> Answer<()> {
     Ok(response)
 }
 
-fn settings_status(error: SettingsError) -> Status {
+fn settings_status(error: InvalidMirror) -> Status {
     Status::invalid_argument(error.to_string())
 }
 

@@ -1,67 +1,50 @@
 //! What an operator enters about a mirror, brought into the form the store keeps, or refused with the reason.
 
-use mb_core::mirror::{DownloadProtocol, MirrorSettings, UrlScheme, absolute_url};
+use mb_core::mirror::{DownloadProtocol, InvalidMirror, MirrorSettings, UrlKind, absolute_url, accept_url};
 use url::{Host, Url};
 
-/// What is wrong with the settings of a mirror.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SettingsError {
-    /// No name.
-    #[error("a mirror needs a name")]
-    NoName,
-    /// A name that could not be given on a command line.
-    #[error("the name {0:?} contains a space or control character: use letters, digits, dots and dashes")]
-    NameNotOneWord(String),
-    /// Nothing to redirect to.
-    #[error("a mirror needs an HTTP URL")]
-    NoHttpUrl,
-    /// Not a URL, or one of another kind.
-    #[error("{key} {url:?}: {reason}")]
-    Url {
-        /// Which of the URLs.
-        key: &'static str,
-        /// As it was given.
-        url: String,
-        /// What is wrong and what is allowed.
-        reason: String,
-    },
-    /// Not a place on earth.
-    #[error("{key} {degrees}: must be from -{limit} to {limit} degrees")]
-    Coordinate {
-        /// Latitude or longitude.
-        key: &'static str,
-        /// As it was given.
-        degrees: String,
-        /// The largest value.
-        limit: u8,
-    },
-}
+/// Characters of a refused text that a message shows.
+const SHOWN_CHARACTERS_MAX: usize = 200;
 
-/// The settings as they are stored: URLs end in a slash, codes are upper case and separated by single spaces.
+/// The settings as they are stored: URLs end in a slash, codes are upper case and separated by single spaces. What a command
+/// enters must also have a name that is one word without a slash; records of other programs may have others.
 ///
 /// # Errors
-/// The first thing that cannot be stored.
-pub(crate) fn accept(settings: MirrorSettings) -> Result<MirrorSettings, SettingsError> {
-    if settings.name.is_empty() {
-        return Err(SettingsError::NoName);
-    }
-    if settings.name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(SettingsError::NameNotOneWord(settings.name));
+/// The first rule that they break.
+pub(crate) fn accept(settings: MirrorSettings) -> Result<MirrorSettings, InvalidMirror> {
+    if settings.name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+        let reason = format!(
+            "{:?} contains a space, slash or control character: use letters, digits, dots and dashes",
+            shown(&settings.name)
+        );
+        return Err(InvalidMirror::new("Name", reason));
     }
     if settings.http_url.trim().is_empty() {
-        return Err(SettingsError::NoHttpUrl);
+        return Err(InvalidMirror::new("HttpURL", "is empty: a mirror needs an HTTP URL"));
     }
-    check_degrees("Latitude", settings.latitude, 90)?;
-    check_degrees("Longitude", settings.longitude, 180)?;
-    Ok(MirrorSettings {
-        http_url: accept_http_url(&settings.http_url)?,
-        rsync_url: accept_url("RsyncURL", &settings.rsync_url, &["rsync://", "rsyncs://"])?,
-        ftp_url: accept_url("FtpURL", &settings.ftp_url, &["ftp://"])?,
+    let optional_url = |kind, url: &str| if url.trim().is_empty() { Ok(String::new()) } else { accept_url(kind, url) };
+    let trimmed = |text: &str| text.trim().to_owned();
+    let accepted = MirrorSettings {
+        http_url: accept_url(UrlKind::Http, &settings.http_url)?,
+        rsync_url: optional_url(UrlKind::Rsync, &settings.rsync_url)?,
+        ftp_url: optional_url(UrlKind::Ftp, &settings.ftp_url)?,
+        sponsor_name: trimmed(&settings.sponsor_name),
+        sponsor_url: trimmed(&settings.sponsor_url),
+        sponsor_logo_url: trimmed(&settings.sponsor_logo_url),
+        admin_name: trimmed(&settings.admin_name),
+        admin_email: trimmed(&settings.admin_email),
         continent_code: accept_codes(&settings.continent_code),
         country_codes: accept_codes(&settings.country_codes),
         excluded_country_codes: accept_codes(&settings.excluded_country_codes),
         ..settings
-    })
+    };
+    accepted.check()?;
+    Ok(accepted)
+}
+
+/// The start of a refused text.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARACTERS_MAX).collect()
 }
 
 /// The host of an accepted `HttpURL`.
@@ -70,55 +53,9 @@ pub(super) fn http_host(http_url: &str) -> Option<Host> {
     url.host().map(|host| host.to_owned())
 }
 
-fn accept_http_url(url: &str) -> Result<String, SettingsError> {
-    let trimmed = url.trim();
-    if UrlScheme::of(trimmed) == UrlScheme::Both && trimmed.contains("://") {
-        let reason = "must start with http:// or https://, or have no scheme when both are served".to_owned();
-        return Err(SettingsError::Url { key: "HttpURL", url: url.to_owned(), reason });
-    }
-    check_url("HttpURL", url, &absolute_url(trimmed, DownloadProtocol::Http))?;
-    Ok(with_trailing_slash(trimmed))
-}
-
-fn accept_url(key: &'static str, url: &str, prefixes: &[&str]) -> Result<String, SettingsError> {
-    let trimmed = url.trim();
-    if trimmed.is_empty() {
-        return Ok(String::new());
-    }
-    if !prefixes.iter().any(|prefix| trimmed.starts_with(prefix)) {
-        let reason = format!("must start with {}", prefixes.join(" or "));
-        return Err(SettingsError::Url { key, url: url.to_owned(), reason });
-    }
-    check_url(key, url, trimmed)?;
-    Ok(with_trailing_slash(trimmed))
-}
-
-fn check_url(key: &'static str, given: &str, absolute: &str) -> Result<(), SettingsError> {
-    let refuse = |reason: String| Err(SettingsError::Url { key, url: given.to_owned(), reason });
-    if absolute.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return refuse("contains a space or control character".to_owned());
-    }
-    match Url::parse(absolute) {
-        Ok(url) if url.host_str().is_none_or(str::is_empty) => refuse("names no host".to_owned()),
-        Ok(_) => Ok(()),
-        Err(error) => refuse(error.to_string()),
-    }
-}
-
-fn with_trailing_slash(url: &str) -> String {
-    if url.ends_with('/') { url.to_owned() } else { format!("{url}/") }
-}
-
 fn accept_codes(codes: &str) -> String {
     let separated = codes.to_uppercase().replace(',', " ");
     separated.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn check_degrees(key: &'static str, degrees: f32, limit: u8) -> Result<(), SettingsError> {
-    if degrees.abs() <= f32::from(limit) {
-        return Ok(());
-    }
-    Err(SettingsError::Coordinate { key, degrees: degrees.to_string(), limit })
 }
 
 #[cfg(test)]
@@ -163,7 +100,7 @@ mod tests {
             (named("a b", "http://a/"), "contains a space"),
             (named("a", " "), "needs an HTTP URL"),
             (named("a", "ftp://a/"), "must start with http:// or https://"),
-            (named("a", "http://"), "empty host"),
+            (named("a", "http://"), "names no host"),
             (named("a", "http://a b/"), "contains a space"),
             (named("a", "http://a:port/"), "invalid port"),
             (MirrorSettings { rsync_url: "a::module".into(), ..named("a", "http://a/") }, "must start with rsync://"),

@@ -1,6 +1,6 @@
 //! Mirrors as they travel: conversion between the wire message and the record, in both directions.
 
-use mb_core::mirror::{AllowRedirects, Health, Mirror, MirrorId, MirrorSettings, MirrorState};
+use mb_core::mirror::{AllowRedirects, Health, InvalidMirror, Mirror, MirrorId, MirrorSettings, MirrorState};
 use mb_core::time::Timestamp;
 
 use super::proto;
@@ -20,8 +20,10 @@ pub fn id_from_wire(id: i32) -> Option<MirrorId> {
 
 /// The message of `mirror`. Times are always set: clients of Mirrorbits take a missing one for an error.
 pub fn mirror_to_wire(mirror: &Mirror) -> proto::Mirror {
+    let invalid = mirror.invalid().map(|invalid| invalid.to_string()).unwrap_or_default();
     let Mirror { id, settings, state } = mirror.clone();
     proto::Mirror {
+        invalid,
         id: id_to_wire(id),
         name: settings.name,
         http_url: settings.http_url,
@@ -104,6 +106,8 @@ pub fn mirror_from_wire(mut mirror: proto::Mirror) -> Option<Mirror> {
         last_sync: time_from_wire(mirror.last_sync),
         last_successful_sync: time_from_wire(mirror.last_successful_sync),
         last_mod_time: time_from_wire(mirror.last_mod_time),
+        unreadable: (!mirror.invalid.is_empty())
+            .then(|| InvalidMirror::new("Record", std::mem::take(&mut mirror.invalid))),
         ..MirrorState::default()
     };
     Some(Mirror { id, settings: settings_from_wire(mirror), state })

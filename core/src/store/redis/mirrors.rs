@@ -263,7 +263,9 @@ pub(super) fn newest_log(session: &mut Session, id: MirrorId, limit: usize) -> R
         return Ok(Vec::new());
     }
     let from = -i64::try_from(limit.min(LOG_ENTRIES_KEPT)).unwrap_or(i64::MAX);
-    let lines: Vec<Vec<u8>> = session.query(redis::cmd("LRANGE").arg(keys::log(id)).arg(from).arg(-1))?;
+    let lines: Vec<Vec<u8>> = session
+        .query(redis::cmd("LRANGE").arg(keys::log(id)).arg(from).arg(-1))
+        .map_err(|failure| failure.about_key(keys::log(id).as_bytes(), "list"))?;
     Ok(lines.iter().filter_map(|line| logs::read(id, line)).collect())
 }
 

@@ -52,7 +52,9 @@ static SHARE: LazyLock<Script> = LazyLock::new(|| {
         end
         if #missing > 0 then return {{1, missing}} end
         for i = 1, #ARGV[2], 16 do redis.call('HINCRBY', KEYS[4], string.sub(ARGV[2], i, i + 15), 1) end
-        release(redis.call('HGET', KEYS[2], 'blocks') or '', KEYS[3], KEYS[4])
+        if redis.call('TYPE', KEYS[2]).ok == 'hash' then
+            release(redis.call('HGET', KEYS[2], 'blocks') or '', KEYS[3], KEYS[4])
+        end
         redis.call('DEL', KEYS[2])
         redis.call('HSET', KEYS[2], 'blocks', ARGV[2], unpack(ARGV, 3))
         return {{1, {{}}}}"
@@ -68,10 +70,13 @@ pub(super) fn heads(session: &mut Session, ids: &[MirrorId]) -> Result<Vec<Optio
     for &id in ids {
         pipeline.cmd("HMGET").arg(keys::scan(id)).arg("generation").arg("started");
     }
-    let rows: Vec<(Option<String>, Option<String>)> = session.query_all(&pipeline)?;
+    // A key of another type, or with a text that is none, is no result that can be read.
+    let rows: Vec<redis::RedisResult<(Option<String>, Option<String>)>> =
+        session.query_all(pipeline.ignore_errors())?;
     Ok(rows
         .into_iter()
-        .map(|(generation, started)| {
+        .map(|row| {
+            let (generation, started) = row.ok()?;
             Some(SharedScanHead {
                 generation: generation_of(&generation?)?,
                 started: Timestamp(started?.parse().ok()?),

@@ -66,8 +66,16 @@ fn facts(session: &mut Session, paths: &[Vec<u8>]) -> Result<Vec<Option<SourceEn
     for path in paths {
         pipeline.cmd("HMGET").arg(keys::file(path)).arg(&file_facts::FIELDS);
     }
-    let rows: Vec<Vec<Option<Vec<u8>>>> = session.query_all(&pipeline)?;
-    Ok(rows.into_iter().map(|row| <[_; 5]>::try_from(row).ok().and_then(file_facts::read)).collect())
+    // A key of another type hurts its file only, which counts as gone until the next source scan writes it anew.
+    let rows: Vec<redis::RedisResult<Vec<Option<Vec<u8>>>>> = session.query_all(pipeline.ignore_errors())?;
+    let read = |(path, row): (&Vec<u8>, redis::RedisResult<Vec<Option<Vec<u8>>>>)| match row {
+        Ok(row) => <[_; 5]>::try_from(row).ok().and_then(file_facts::read),
+        Err(error) => {
+            super::warn_once(format!("the key {}: {error}; the file is left out", keys::file(path).escape_ascii()));
+            None
+        }
+    };
+    Ok(paths.iter().zip(rows).map(read).collect())
 }
 
 fn other_kind(value: &[u8]) -> Option<SourceEntryKind> {
@@ -115,6 +123,8 @@ fn upsert(transaction: &mut Pipeline, SourceEntry { path, kind }: &SourceEntry) 
         SourceEntryKind::File { size, modified, hashes } => {
             transaction.cmd("SADD").arg(keys::FILES).arg(path);
             let values = file_facts::write(*size, *modified, hashes);
+            // Something of another type in its place would make the transaction fail with each scan.
+            transaction.cmd("DEL").arg(keys::file(path));
             transaction.cmd("HSET").arg(keys::file(path));
             for (field, value) in file_facts::FIELDS.iter().zip(&values) {
                 transaction.arg(field).arg(value);

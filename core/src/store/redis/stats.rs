@@ -24,16 +24,20 @@ const SEQUENCE_KEPT: Duration = Duration::from_secs(90 * 86_400);
 /// Fields read by one step.
 const SCAN_STEP: usize = 2_000;
 
-/// Adds a batch. The sequence number is written first: should a count be no number, the batch fails once and not again and
-/// again, each time adding the counts before that one.
+/// Adds a batch. A key or field that takes no count, since another program has put something else there, hurts no other
+/// count; the last such key is returned with whether the batch was added.
 /// KEYS: sequence number, STATS_TOTAL. ARGV: sequence number, downloads, seconds to keep the sequence number; then for each day: three suffixes, number of files,
 /// number of mirrors, path and downloads of each file, id, downloads and bytes of each mirror.
 static ADD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local last = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
-        if last >= tonumber(ARGV[1]) then return 0 end
+        if last >= tonumber(ARGV[1]) then return {0, ''} end
         redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
-        redis.call('INCRBY', KEYS[2], ARGV[2])
+        local refused = ''
+        local function add(command, key, ...)
+            if type(redis.pcall(command, key, ...)) == 'table' then refused = key end
+        end
+        add('INCRBY', KEYS[2], ARGV[2])
         local at = 4
         while at <= #ARGV do
             local suffixes = {'', ARGV[at], ARGV[at + 1], ARGV[at + 2]}
@@ -41,19 +45,19 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
             at = at + 5
             for _ = 1, files do
                 for _, suffix in ipairs(suffixes) do
-                    redis.call('HINCRBY', 'STATS_FILE' .. suffix, ARGV[at], ARGV[at + 1])
+                    add('HINCRBY', 'STATS_FILE' .. suffix, ARGV[at], ARGV[at + 1])
                 end
                 at = at + 2
             end
             for _ = 1, mirrors do
                 for _, suffix in ipairs(suffixes) do
-                    redis.call('HINCRBY', 'STATS_MIRROR' .. suffix, ARGV[at], ARGV[at + 1])
-                    redis.call('HINCRBY', 'STATS_MIRROR_BYTES' .. suffix, ARGV[at], ARGV[at + 2])
+                    add('HINCRBY', 'STATS_MIRROR' .. suffix, ARGV[at], ARGV[at + 1])
+                    add('HINCRBY', 'STATS_MIRROR_BYTES' .. suffix, ARGV[at], ARGV[at + 2])
                 end
                 at = at + 3
             end
         end
-        return 1",
+        return {1, refused}",
     )
 });
 
@@ -71,7 +75,13 @@ pub(super) fn add(session: &mut Session, batch: &StatsBatch) -> Result<bool, Fai
             script.arg(mirror.0).arg(*requests).arg(*bytes);
         }
     }
-    session.run(&script)
+    let (added, refused): (bool, String) = session.run(&script)?;
+    if !refused.is_empty() {
+        super::warn_once(format!(
+            "the key {refused} takes no counts: another program has put something else there; rename or remove it"
+        ));
+    }
+    Ok(added)
 }
 
 /// The last batch of `node`.
@@ -112,14 +122,16 @@ pub(super) fn files_of(
 ) -> Result<HashMap<Vec<u8>, u64>, Failure> {
     // A field may come more than once, so the parts are not just added up.
     let mut files = HashMap::new();
-    session.scan("HSCAN", keys::stats(keys::STATS_FILE, period), SCAN_STEP, &mut |part: Vec<(Vec<u8>, Vec<u8>)>| {
-        for (path, requests) in part {
-            let requests = number(&requests);
-            if requests > 0 && wanted(&path) {
-                files.insert(path, requests);
+    session
+        .scan("HSCAN", keys::stats(keys::STATS_FILE, period), SCAN_STEP, &mut |part: Vec<(Vec<u8>, Vec<u8>)>| {
+            for (path, requests) in part {
+                let requests = number(&requests);
+                if requests > 0 && wanted(&path) {
+                    files.insert(path, requests);
+                }
             }
-        }
-    })?;
+        })
+        .map_err(|failure| failure.about_key(keys::stats(keys::STATS_FILE, period).as_bytes(), "hash"))?;
     Ok(files)
 }
 
