@@ -48,11 +48,11 @@ impl Apply {
             if !self.dry_run {
                 change.make(daemon).await?;
             }
-            write!(io::stdout(), "{}", change.describe())?;
+            write!(super::terminal::stdout(), "{}", change.describe())?;
         }
         let outcome = plan.summary();
         let note = if self.dry_run { " (a dry run: nothing was changed)" } else { "" };
-        writeln!(io::stderr(), "{outcome}{note}")?;
+        writeln!(super::terminal::stderr(), "{outcome}{note}")?;
         Ok(())
     }
 }
@@ -81,7 +81,7 @@ impl Change {
             Change::Add(mirror) => {
                 let reply = daemon.rpc.add_mirror(wire::mirror_to_wire(mirror)).await?.into_inner();
                 for warning in reply.warnings {
-                    writeln!(io::stderr(), "{}: {warning}", mirror.settings.name)?;
+                    writeln!(super::terminal::stderr(), "{}: {warning}", mirror.settings.name)?;
                 }
                 if mirror.state.enabled {
                     let id = daemon.find(&mirror.settings.name).await?.id;

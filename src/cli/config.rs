@@ -1,6 +1,6 @@
 //! `config check`: what the daemon would make of the configuration file.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -23,10 +23,10 @@ impl Check {
         let loaded = mb_core::config::load(&self.config)?;
         let templates = Templates::load(loaded.config.templates.as_deref())?;
         for warning in loaded.warnings.iter().chain(&templates.notices) {
-            writeln!(io::stderr(), "{warning}")?;
+            writeln!(super::terminal::stderr(), "{warning}")?;
         }
         let resolved = loaded.config.to_string();
-        writeln!(io::stdout(), "{}", resolved.trim_end())?;
+        writeln!(super::terminal::stdout(), "{}", resolved.trim_end())?;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `daemon`: runs the redirector.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -38,7 +38,7 @@ impl Daemon {
     /// Runs until a signal ends the daemon; `debug` was given before the command.
     pub(super) fn run(self, debug: bool) -> Result<(), CommandError> {
         if self.cpu_profile.is_some() {
-            writeln!(io::stderr(), "-cpuprofile writes no profile here: use `perf record -p PID`")?;
+            writeln!(super::terminal::stderr(), "-cpuprofile writes no profile here: use `perf record -p PID`")?;
         }
         let options = daemon::Options {
             config: self.config,

@@ -39,7 +39,7 @@ impl Edit {
             let text = fs::read_to_string(file.path());
             if matches!(&text, Ok(text) if *text == original) {
                 edited?;
-                writeln!(io::stderr(), "The settings are as they were: nothing was changed")?;
+                writeln!(super::terminal::stderr(), "The settings are as they were: nothing was changed")?;
                 return Ok(());
             }
             let stored = match (edited, text) {
@@ -50,7 +50,7 @@ impl Edit {
             match stored {
                 Ok(difference) => {
                     print_difference(&difference)?;
-                    writeln!(io::stderr(), "Mirror '{}' edited successfully", mirror.settings.name)?;
+                    writeln!(super::terminal::stderr(), "Mirror '{}' edited successfully", mirror.settings.name)?;
                     return Ok(());
                 }
                 Err(error) if !io::stdin().is_terminal() => return Err(keep(file, error)),
@@ -85,7 +85,7 @@ async fn store(daemon: &mut Daemon, mirror: &Mirror, text: &str) -> Result<Strin
 /// Tells what went wrong and asks whether to edit again.
 fn try_again(error: &CommandError) -> Result<bool, CommandError> {
     loop {
-        write!(io::stderr(), "{error}\nRetry? [Y/n] ")?;
+        write!(super::terminal::stderr(), "{error}\nRetry? [Y/n] ")?;
         let mut answer = String::new();
         if io::stdin().lock().read_line(&mut answer)? == 0 {
             return Ok(false);

@@ -1,7 +1,7 @@
 //! `explain`: which mirrors a client would be sent to, and why not to the others.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use clap::Args;
@@ -26,7 +26,7 @@ impl Explain {
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
         let from = self.from.map(|address| address.to_string()).unwrap_or_default();
         let reply = daemon.rpc.explain(ExplainRequest { path: self.path, from }).await?.into_inner();
-        write!(io::stdout(), "{}", text(&reply))?;
+        write!(super::terminal::stdout(), "{}", text(&reply))?;
         Ok(())
     }
 }

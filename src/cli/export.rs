@@ -1,7 +1,7 @@
 //! `export`: the mirrors for other programs.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::{Args, ValueEnum};
 use mb_core::mirror::Mirror;
@@ -43,7 +43,7 @@ impl Export {
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
         let mirrors = daemon.mirrors().await?;
         let Format::Mirmon = self.format;
-        write!(io::stdout(), "{}", self.mirmon(&mirrors))?;
+        write!(super::terminal::stdout(), "{}", self.mirmon(&mirrors))?;
         Ok(())
     }
 

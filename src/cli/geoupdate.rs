@@ -1,6 +1,6 @@
 //! `geoupdate`: the place of a mirror looked up again.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 
@@ -26,10 +26,14 @@ impl GeoUpdate {
         let found = daemon.find(&self.identifier).await?;
         let located = daemon.rpc.geo_update_mirror(MirrorIdRequest { id: found.id }).await?.into_inner();
         for warning in &located.warnings {
-            writeln!(io::stderr(), "{warning}")?;
+            writeln!(super::terminal::stderr(), "{warning}")?;
         }
         if located.diff.is_empty() {
-            writeln!(io::stderr(), "The place of mirror '{}' is up to date: nothing was changed", found.name)?;
+            writeln!(
+                super::terminal::stderr(),
+                "The place of mirror '{}' is up to date: nothing was changed",
+                found.name
+            )?;
             return Ok(());
         }
         print_difference(&located.diff)?;
@@ -40,12 +44,12 @@ impl GeoUpdate {
         let stored = daemon.rpc.update_mirror(mirror).await?.into_inner().diff;
         if stored != located.diff {
             writeln!(
-                io::stderr(),
+                super::terminal::stderr(),
                 "The mirror was changed by somebody else meanwhile; this is what is different now:"
             )?;
             print_difference(&stored)?;
         }
-        writeln!(io::stderr(), "Mirror '{}' updated successfully", found.name)?;
+        writeln!(super::terminal::stderr(), "Mirror '{}' updated successfully", found.name)?;
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! `list`: the mirrors and their state as a table.
 
 use std::cmp::Reverse;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 use jiff::fmt::strtime;
 use mb_core::mirror::{DownloadProtocol, Mirror, UrlScheme};
+use mb_core::secret::WithoutPassword;
 use mb_core::time::Timestamp;
 
 use super::connection::Daemon;
@@ -48,7 +49,7 @@ impl List {
     /// Prints the table.
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
         let mirrors = daemon.mirrors().await?;
-        write!(io::stdout(), "{}", self.table(mirrors))?;
+        write!(super::terminal::stdout(), "{}", self.table(mirrors))?;
         Ok(())
     }
 
@@ -89,7 +90,7 @@ impl List {
             row.push(settings.score.to_string());
         }
         let urls = [(self.http, &settings.http_url), (self.rsync, &settings.rsync_url), (self.ftp, &settings.ftp_url)];
-        row.extend(urls.into_iter().filter(|(shown, _)| *shown).map(|(_, url)| url.clone()));
+        row.extend(urls.into_iter().filter(|(shown, _)| *shown).map(|(_, url)| WithoutPassword(url).to_string()));
         if self.location {
             let country = settings.country_codes.split_whitespace().next().unwrap_or("/");
             row.push(format!("{country} ({})", settings.continent_code));

@@ -1,6 +1,6 @@
 //! `logs`: what happened to a mirror.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 
@@ -24,7 +24,7 @@ impl Logs {
         let id = daemon.find(&self.identifier).await?.id;
         let request = GetMirrorLogsRequest { id, max_results: self.limit };
         let lines = daemon.rpc.get_mirror_logs(request).await?.into_inner().line;
-        let mut out = io::stdout().lock();
+        let mut out = super::terminal::stdout();
         for line in lines {
             writeln!(out, "{line}")?;
         }

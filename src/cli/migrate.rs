@@ -51,7 +51,7 @@ impl Migrate {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let loaded = mb_core::config::load(&self.config)?;
         for warning in &loaded.warnings {
-            writeln!(io::stderr(), "{warning}")?;
+            writeln!(super::terminal::stderr(), "{warning}")?;
         }
         let mut display = Display::default();
         let outcome = migrate(&loaded.config, self.from.into(), self.to.into(), self.force, &mut |progress| {
@@ -60,7 +60,7 @@ impl Migrate {
         drop(display);
         let Migrated { mirrors, log_entries, source_entries, downloads } = outcome?;
         writeln!(
-            io::stdout(),
+            super::terminal::stdout(),
             "Copied {mirrors} mirrors, {log_entries} log entries, {source_entries} paths of the repository and the \
              statistics of {downloads} downloads"
         )?;
@@ -68,7 +68,7 @@ impl Migrate {
             Database::Redis => "redis",
             Database::Embedded => "embedded",
         };
-        writeln!(io::stderr(), "To use the copy, set `Database: {target}` in {}", self.config.display())?;
+        writeln!(super::terminal::stderr(), "To use the copy, set `Database: {target}` in {}", self.config.display())?;
         Ok(())
     }
 }
@@ -112,7 +112,7 @@ fn bar(part: Part, all: usize) -> ProgressBar {
     };
     if !io::stderr().is_terminal() {
         // Nothing is left to be told to a closed stream.
-        let _ = writeln!(io::stderr(), "Copying {all} {name}");
+        let _ = writeln!(super::terminal::stderr(), "Copying {all} {name}");
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(Some(all as u64), ProgressDrawTarget::stderr()).with_message(name);

@@ -1,6 +1,6 @@
 //! `add`, `remove`, `enable` and `disable`.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 
@@ -22,7 +22,7 @@ impl OneMirror {
         let mirror = daemon.find(&self.identifier).await?;
         daemon.rpc.change_status(ChangeStatusRequest { id: mirror.id, enabled }).await?;
         let outcome = if enabled { "enabled" } else { "disabled" };
-        writeln!(io::stderr(), "Mirror '{}' {outcome} successfully", mirror.name)?;
+        writeln!(super::terminal::stderr(), "Mirror '{}' {outcome} successfully", mirror.name)?;
         Ok(())
     }
 }
@@ -87,12 +87,12 @@ impl Add {
         }
         let name = self.identifier.clone();
         let added = daemon.rpc.add_mirror(self.into_message()).await?.into_inner();
-        let mut people = io::stderr();
+        let mut people = super::terminal::stderr();
         for warning in &added.warnings {
             writeln!(people, "{warning}")?;
         }
         if !added.country.is_empty() {
-            let mut out = io::stdout();
+            let mut out = super::terminal::stdout();
             writeln!(out, "Mirror location:")?;
             writeln!(out, "Latitude:  {:.4}", added.latitude)?;
             writeln!(out, "Longitude: {:.4}", added.longitude)?;
@@ -145,7 +145,7 @@ impl Remove {
             confirm(&format!("Remove the mirror '{}' for good?", mirror.name))?;
         }
         daemon.rpc.remove_mirror(MirrorIdRequest { id: mirror.id }).await?;
-        writeln!(io::stderr(), "Mirror '{}' removed successfully", mirror.name)?;
+        writeln!(super::terminal::stderr(), "Mirror '{}' removed successfully", mirror.name)?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! - `arguments`: what can be typed; old spellings are rewritten here
 //! - `connection`: the way to the daemon
 //! - `error`: what goes wrong, and the exit status it leads to
-//! - `table`, `question`, `waiting`, `editor`: how people are spoken to
+//! - `table`, `terminal`, `question`, `waiting`, `editor`: how people are spoken to
 //! - one module per group of commands: `mirrors` (add, remove, enable, disable), `settings` (show, set), `edit`, `apply`,
 //!   `geoupdate`, `list`, `scan` (scan, refresh), `logs`, `stats`, `explain`, `export`, `running` (reload, upgrade), `version`,
 //!   `config`, `migrate`, `daemon`, `demo`, `packaging` (completions, man)
@@ -38,6 +38,7 @@ mod scan;
 mod settings;
 mod stats;
 mod table;
+mod terminal;
 mod version;
 mod waiting;
 
@@ -101,7 +102,7 @@ fn exit_code(result: Result<(), CommandError>) -> ExitCode {
         // `mirrorbits list | head` has all it wanted.
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "{error}");
+            let _ = writeln!(terminal::stderr(), "{error}");
             error.exit_code()
         }
     }

@@ -9,7 +9,7 @@ use super::error::CommandError;
 /// # Errors
 /// [`CommandError::Declined`] when the answer is not yes.
 pub(super) fn confirm(question: &str) -> Result<(), CommandError> {
-    write!(io::stderr(), "{question} [y/N] ")?;
+    write!(super::terminal::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().to_ascii_lowercase().as_str() {

@@ -1,6 +1,6 @@
 //! `reload`, `upgrade`: orders to the running daemon.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use tonic::Response;
 
@@ -23,7 +23,7 @@ pub(super) async fn upgrade(daemon: &mut Daemon) -> Result<(), CommandError> {
 fn print_notices(response: &Response<()>) -> Result<(), CommandError> {
     for notice in response.metadata().get_all_bin(NOTICE_KEY) {
         let text = notice.to_bytes().map_err(|error| CommandError::Answer(error.to_string()))?;
-        writeln!(io::stderr(), "{}", String::from_utf8_lossy(&text))?;
+        writeln!(super::terminal::stderr(), "{}", String::from_utf8_lossy(&text))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `scan` and `refresh`: what the mirrors have, and what the repository has.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -47,7 +47,7 @@ impl Scan {
             seconds => tokio::time::timeout(Duration::from_secs(seconds), self.scan_mirrors(daemon))
                 .await
                 .unwrap_or_else(|_| {
-                    writeln!(io::stdout())?;
+                    writeln!(super::terminal::stdout())?;
                     Err(CommandError::Timeout(seconds))
                 }),
         }
@@ -61,10 +61,10 @@ impl Scan {
         };
         let mut failed = 0;
         for mirror in &mirrors {
-            let mut out = io::stdout();
+            let mut out = super::terminal::stdout();
             // Without a terminal the line starts now, so that a log shows what is being waited for.
             let announcement = format!("Scanning {}... ", mirror.name);
-            let at_once = !out.is_terminal();
+            let at_once = !std::io::stdout().is_terminal();
             if at_once {
                 write!(out, "{announcement}")?;
                 out.flush()?;
@@ -87,7 +87,7 @@ impl Scan {
                     if concerns_all || mirrors.len() == 1 {
                         return Err(status.into());
                     }
-                    writeln!(io::stderr(), "{}: {}", mirror.name, status.message())?;
+                    writeln!(super::terminal::stderr(), "{}: {}", mirror.name, status.message())?;
                     failed += 1;
                 }
             }
@@ -142,7 +142,7 @@ impl Refresh {
         let refreshed = daemon.rpc.refresh_repository(request).await;
         drop(waiting);
         refreshed?;
-        writeln!(io::stderr(), "Repository refreshed successfully")?;
+        writeln!(super::terminal::stderr(), "Repository refreshed successfully")?;
         Ok(())
     }
 }

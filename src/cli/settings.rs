@@ -1,6 +1,6 @@
 //! `show` and `set`: the settings of a mirror as keys and values.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 
@@ -20,7 +20,7 @@ impl Show {
     /// Prints the settings as YAML, and the comment.
     pub(super) async fn run(self, daemon: &mut Daemon) -> Result<(), CommandError> {
         let mirror = daemon.mirror(&self.identifier).await?;
-        write!(io::stdout(), "{}", mirror_fields::to_yaml(&mirror))?;
+        write!(super::terminal::stdout(), "{}", mirror_fields::to_yaml(&mirror))?;
         Ok(())
     }
 }
@@ -52,7 +52,7 @@ impl Set {
 
 /// Prints what a change made different.
 pub(super) fn print_difference(difference: &str) -> Result<(), CommandError> {
-    let mut out = io::stdout();
+    let mut out = super::terminal::stdout();
     write!(out, "{difference}")?;
     if !difference.is_empty() && !difference.ends_with('\n') {
         writeln!(out)?;

@@ -1,7 +1,7 @@
 //! `stats`: downloads of files, and of a mirror.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::{Args, ValueEnum};
 use jiff::civil::Date;
@@ -74,7 +74,7 @@ impl Stats {
                 dropped => format!("Dropped the statistics of {dropped} days and months\n"),
             },
         };
-        write!(io::stdout(), "{text}")?;
+        write!(super::terminal::stdout(), "{text}")?;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `version`: of this program and of the daemon.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use super::connection::{Daemon, Options};
 use super::error::CommandError;
@@ -14,12 +14,12 @@ pub(super) fn run(connection: &Options) -> Result<(), CommandError> {
         let mut daemon = Daemon::connect(connection).await?;
         Ok(daemon.rpc.get_version(()).await?.into_inner())
     })?;
-    writeln!(io::stdout())?;
+    writeln!(super::terminal::stdout())?;
     print("Server", &server)
 }
 
 fn print(whose: &str, version: &VersionReply) -> Result<(), CommandError> {
-    let mut out = io::stdout().lock();
+    let mut out = super::terminal::stdout();
     writeln!(out, "{whose}:")?;
     let cores = version.go_max_procs.to_string();
     let lines = [

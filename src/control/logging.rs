@@ -1,12 +1,16 @@
 //! The daemon's own log: one line per event, on standard error or in a file.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mb_core::foreign_text::Escaping;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::debug_fn;
 
 /// The log file cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +44,17 @@ impl Log {
     pub fn start(file: Option<&Path>, debug: bool) -> Result<Log, LogFileError> {
         let level = if debug { "mirrorbits=debug,mb_core=debug,mb_index=debug,info" } else { "info" };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
+        // Values may hold what mirrors, clients and other programs wrote: none of it begins a line or moves a cursor.
+        let fields = debug_fn(|writer, field, value| {
+            let mut escaping = Escaping::new(&mut *writer);
+            if field.name() == "message" {
+                write!(escaping, "{value:?}")
+            } else {
+                write!(escaping, "{field}={value:?}")
+            }
+        });
+        let lines = tracing_subscriber::fmt().fmt_fields(fields.delimited(" "));
+        let lines = lines.with_env_filter(filter).with_target(false).with_ansi(false);
         match file {
             Some(path) => {
                 let log = LogFile { path: path.to_owned(), file: Arc::new(Mutex::new(open(path)?)) };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use time::OffsetDateTime;
 
+use crate::foreign_text::ForeignText;
 use crate::mirror::{DownloadProtocol, MirrorId, ScanProtocol};
 use crate::time::Timestamp;
 
@@ -70,11 +71,12 @@ impl fmt::Display for LogEntry {
     }
 }
 
-/// The texts of Mirrorbits, which scripts may look for.
+/// The texts of Mirrorbits, which scripts may look for. Causes and reasons are escaped: mirrors decide them, and other
+/// programs write them, too.
 impl fmt::Display for LogEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LogEvent::Error(cause) => write!(f, "Error: {cause}"),
+            LogEvent::Error(cause) => write!(f, "Error: {}", ForeignText::new(cause)),
             LogEvent::Added => f.write_str("Mirror added"),
             LogEvent::Edited => f.write_str("Mirror edited"),
             LogEvent::Enabled => f.write_str("Mirror enabled"),
@@ -87,7 +89,7 @@ impl fmt::Display for LogEvent {
                 match (up, reason.as_str()) {
                     (true, _) => write!(f, "{protocol} mirror is up"),
                     (false, "") => write!(f, "{protocol} mirror is down"),
-                    (false, reason) => write!(f, "{protocol} mirror is down: {reason}"),
+                    (false, reason) => write!(f, "{protocol} mirror is down: {}", ForeignText::new(reason)),
                 }
             }
             LogEvent::ScanStarted(protocol) => {
@@ -164,6 +166,8 @@ mod tests {
             (changed(DownloadProtocol::Http, true, ""), "HTTP mirror is up"),
             (changed(DownloadProtocol::Https, false, "Unreachable"), "HTTPS mirror is down: Unreachable"),
             (changed(DownloadProtocol::Https, false, ""), "HTTPS mirror is down"),
+            (changed(DownloadProtocol::Http, false, "\x1b[2J"), "HTTP mirror is down: \\x1b[2J"),
+            (LogEvent::Error("a\nb".to_owned()), "Error: a\\nb"),
             (LogEvent::ScanStarted(ScanProtocol::Rsync), "RSYNC scan started"),
             (LogEvent::ScanStarted(ScanProtocol::Ftp), "FTP scan started"),
             (LogEvent::ScanStarted(ScanProtocol::Http), "HTTP scan started"),

@@ -5,5 +5,6 @@
 mod daemon;
 mod failures;
 mod harness;
+mod hostile_mirrors;
 mod one_shot;
 mod several_nodes;

@@ -3,7 +3,7 @@
 //! Its output streams: a listing of a million files is never held as text, and all of it is charged to the scan's budget.
 //! Whoever drops the future of [`list`] ends the program and all that it started.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
 
 use std::process::{ExitStatus, Stdio};
 

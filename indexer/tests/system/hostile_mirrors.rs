@@ -1,0 +1,236 @@
+//! Mirrors that list without end, drip, never answer, or make a job panic: each costs itself and no other.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mb_core::link::{Event, Request};
+use mb_core::mirror::MirrorSettings;
+use mb_core::store::{LogEvent, Store, SyncRecord};
+use mb_core::time::Timestamp;
+
+use crate::harness::{Server, Site, texts, wait_for};
+
+/// A folder with a program `rsync` that is this shell script.
+fn fake_rsync(site: &Site, script: &str) -> PathBuf {
+    let folder = site.state_dir().join("fake");
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("rsync");
+    fs::write(&program, format!("#!/bin/sh\necho $$ > {}/pid\n{script}\n", folder.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+fn before(command: &mut Command, folder: &Path) {
+    command.env("PATH", format!("{}:{}", folder.display(), std::env::var("PATH").unwrap()));
+}
+
+fn scanned_site(configuration: &str) -> Site {
+    let site = Site::with_configuration(configuration);
+    site.write("a", "a", 1_700_000_000);
+    site.run_ok(&["scan", "-source"]);
+    site
+}
+
+/// Scans the mirror `m` by the script; returns what the program said, having made sure that it failed.
+fn failing_scan(site: &Site, script: &str) -> String {
+    let folder = fake_rsync(site, script);
+    let mut scan = site.program(&["scan", "m"]);
+    before(&mut scan, &folder);
+    let output = scan.output().unwrap();
+    let (stdout, stderr) = texts(&output);
+    assert!(!output.status.success(), "{stdout}{stderr}");
+    let pid = fs::read_to_string(folder.join("pid")).unwrap();
+    wait_for("the fake rsync to end", || ended(pid.trim()).then_some(()));
+    stderr
+}
+
+/// Whether a process is gone, or only waits for its parent to take notice.
+fn ended(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.is_empty() || status.contains(") Z ")
+}
+
+const LINE: &str = "-rw-r--r-- 1 2026/11/22 11:30:31";
+
+/// One line for ever took 5.6 GB in 20 s.
+#[test]
+fn a_listing_without_end_fails_at_its_limits_and_ends_its_program() {
+    for (limit, script, key) in [
+        ("Files: 1000", format!("exec yes -- '{LINE} a'"), "`Files` of ScanLimits"),
+        ("Bytes: 100000", format!("exec yes -- '{LINE} a'"), "`Bytes` of ScanLimits"),
+        ("Bytes: 100000", "exec yes message >&2".to_owned(), "`Bytes` of ScanLimits"),
+        ("RejectedLines: 5", "exec yes".to_owned(), "`RejectedLines` of ScanLimits"),
+        ("Bytes: 1000000", "exec tr '\\0' x < /dev/zero".to_owned(), "`Bytes` of ScanLimits"),
+    ] {
+        let site = scanned_site(&format!("ScanLimits: {{{limit}}}"));
+        let id = site.add_mirror("m", "rsync://127.0.0.1:1/m/", "");
+        let said = failing_scan(&site, &script);
+        assert!(said.contains(key), "{script}: {said}");
+        let log = site.store().mirror_log(id, 10).unwrap();
+        assert!(matches!(&log.last().unwrap().event, LogEvent::Error(text) if text.contains(key)), "{log:?}");
+    }
+}
+
+/// A line each half second held a place of ConcurrentSync for ever; a program that ignores SIGTERM, or is stopped, lived on.
+#[test]
+fn a_listing_that_drips_ends_in_time_and_so_does_its_program() {
+    for script in [
+        format!("while :; do echo '{LINE} a'; sleep 0.1; done"),
+        format!("trap '' TERM; while :; do echo '{LINE} a'; sleep 0.1; done"),
+        "kill -STOP $$".to_owned(),
+    ] {
+        let site = scanned_site("ScanLimits: {Seconds: 1}");
+        site.add_mirror("m", "rsync://127.0.0.1:1/m/", "");
+        let said = failing_scan(&site, &script);
+        assert!(said.contains("took longer than 1 s") && said.contains("`Seconds` of ScanLimits"), "{said}");
+    }
+}
+
+#[test]
+fn a_listing_within_its_limits_is_used() {
+    let site = scanned_site("ScanLimits: {Files: 2, Bytes: 1000, RejectedLines: 1, Seconds: 60}");
+    site.add_mirror("m", "rsync://127.0.0.1:1/m/", "");
+    let folder = fake_rsync(&site, &format!("echo '{LINE} a'; echo '{LINE} b'; echo odd"));
+    let mut scan = site.program(&["scan", "m"]);
+    before(&mut scan, &folder);
+    let (stdout, stderr) = texts(&scan.output().unwrap());
+    assert!(stdout.contains("2 files indexed, 1 known"), "{stdout}{stderr}");
+}
+
+/// rsync's messages set the title of the operator's terminal.
+#[test]
+fn what_rsync_says_is_escaped_in_messages_and_in_the_log() {
+    let site = scanned_site("");
+    let id = site.add_mirror("m", "rsync://127.0.0.1:1/m/", "");
+    let said = failing_scan(&site, "printf '\\033]0;title\\007\\342\\200\\256\\377\\n' >&2; exit 5");
+    let shown = "\\x1b]0;title\\x07\\u{202e}\\xff";
+    assert!(said.contains(shown) && !said.contains('\x1b'), "{said}");
+    let log = site.store().mirror_log(id, 10).unwrap();
+    assert!(matches!(&log.last().unwrap().event, LogEvent::Error(text) if text.contains(shown)), "{log:?}");
+}
+
+/// The whole of the URL was in messages and on rsync's command line.
+#[test]
+fn a_password_is_in_no_message_log_or_command_line() {
+    let site = scanned_site("");
+    let bad = site.add_mirror("m", "rsync://anna:open/sesame@127.0.0.1:1/m/", "");
+    let (_, said) = texts(&site.run(&["scan", "m"]));
+    assert!(said.contains("%2F") && !said.contains("sesame") && !said.contains("open"), "{said}");
+    let log = format!("{:?}", site.store().mirror_log(bad, 10).unwrap());
+    assert!(!log.contains("sesame"), "{log}");
+    site.store().remove_mirror(bad).unwrap();
+
+    site.add_mirror("m", "rsync://anna:open%2Fsesame@127.0.0.1:1/m/", "");
+    let arguments = site.state_dir().join("arguments");
+    let script = format!("echo \"$* $RSYNC_PASSWORD\" > {}; exit 5", arguments.display());
+    let said = failing_scan(&site, &script);
+    assert!(said.contains("anna@127.0.0.1") && !said.contains("sesame"), "{said}");
+    let given = fs::read_to_string(arguments).unwrap();
+    assert!(given.trim().ends_with("rsync://anna@127.0.0.1:1/m/ open/sesame"), "{given}");
+}
+
+fn start_with_panic(site: &Site, place: &str) -> Server {
+    let child = site.program(&["run"]).env("MB_INDEXER_PANIC_AT", place).spawn().unwrap();
+    let server = Server(child);
+    wait_for("the indexer to listen", || {
+        std::os::unix::net::UnixStream::connect(mb_core::link::socket_path(&site.state_dir())).ok()
+    });
+    server
+}
+
+fn panics(site: &Site) -> u64 {
+    match site.request(&Request::Activity) {
+        Event::Activity(activity) => activity.job_panics,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A scan that panicked left its mirror "being scanned" until the indexer was started anew.
+#[test]
+fn a_scan_that_panics_fails_and_the_next_one_works() {
+    let site = scanned_site("");
+    site.copy_to_mirror("m");
+    let (_rsync, port) = site.start_rsync();
+    let id = site.add_mirror("m", &format!("rsync://127.0.0.1:{port}/m/"), "");
+    let _indexer = start_with_panic(&site, "mirror-scan:1");
+    let scan = Request::ScanMirror { id, enable: true, protocol: None };
+    let Event::Failed { message } = site.request(&scan) else { panic!("it did not fail") };
+    assert!(message.contains("provoked at mirror-scan"), "{message}");
+    let log = site.store().mirror_log(id, 10).unwrap();
+    assert!(matches!(&log.last().unwrap().event, LogEvent::Error(text) if text.contains("provoked")), "{log:?}");
+    assert_eq!(panics(&site), 1);
+    assert!(matches!(site.request(&scan), Event::Done { .. }));
+}
+
+#[test]
+fn a_source_scan_that_panics_fails_and_the_next_one_works() {
+    let site = Site::with_configuration("RepositoryScanInterval: 0");
+    site.write("a", "a", 1);
+    let _indexer = start_with_panic(&site, "source-scan:1");
+    let scan = Request::ScanSource { rehash: false, force: false };
+    assert!(matches!(site.request(&scan), Event::Failed { message } if message.contains("provoked")));
+    assert!(matches!(site.request(&scan), Event::Done { .. }));
+    assert_eq!(panics(&site), 1);
+}
+
+/// A hundred mirrors that accept and never answer, first of all; the healthy ones are checked all the same, within their
+/// interval of a minute, and so is one whose check panicked.
+#[test]
+fn silent_mirrors_do_not_delay_the_checks_of_others() {
+    let site = scanned_site("");
+    site.copy_to_mirror("m");
+    let (_rsync, rsync_port) = site.start_rsync();
+    let (_http, http_port) = site.start_http();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let rsync = format!("rsync://127.0.0.1:{rsync_port}/m/");
+    // Without an HTTP URL the first one is scanned and not checked, and the others get a copy of its result, so that the
+    // scheduler has nothing but checks to do.
+    let add = |name: &str, port: u16, folder: &str| {
+        let id = site.add_mirror(name, &rsync, "");
+        (id, format!("http://127.0.0.1:{port}/{folder}"))
+    };
+    let mut mirrors: Vec<_> = (0..100).map(|number| add(&format!("silent{number}"), silent_port, "")).collect();
+    let first_good = mirrors.len();
+    mirrors.extend((0..3).map(|number| add(&format!("good{number}"), http_port, "m/")));
+    site.run_ok(&["scan", "good0"]);
+    let store = site.store();
+    let (scanned, _) = mirrors[first_good];
+    let state = site.mirror(scanned).state;
+    let results = rusqlite::Connection::open(site.state_dir().join("scans.sqlite")).unwrap();
+    for (id, http_url) in &mirrors {
+        if *id != scanned {
+            results
+                .execute(
+                    "INSERT INTO scans SELECT ?1, started, protocol, precision_ns, timezone_offset_ms, files, blocks, NULL
+                     FROM scans WHERE mirror = ?2",
+                    [id.0, scanned.0],
+                )
+                .unwrap();
+            results.execute("UPDATE blocks SET uses = uses + 1", []).unwrap();
+            let sync = SyncRecord {
+                started: state.last_successful_sync,
+                protocol: state.last_successful_sync_protocol,
+                precision_ns: state.last_successful_sync_precision_ns,
+                timezone_offset_ms: 0,
+                last_mod_time: None,
+            };
+            store.record_sync_attempt(*id, sync.started).unwrap();
+            store.record_sync(*id, &sync).unwrap();
+        }
+        let settings = MirrorSettings { http_url: http_url.clone(), ..site.mirror(*id).settings };
+        store.update_settings(*id, &settings).unwrap();
+        store.set_enabled(*id, true, Timestamp::now()).unwrap();
+    }
+    site.run_ok(&["build"]);
+    let started = Instant::now();
+    let _indexer = start_with_panic(&site, "health-check:1");
+    for (id, _) in &mirrors[first_good..] {
+        wait_for("a healthy mirror to be up", || site.mirror(*id).state.http.up.then_some(()));
+    }
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+}
