@@ -108,6 +108,12 @@ impl Rounds {
         }
     }
 
+    /// The shard whose connections these are.
+    #[cfg(fuzzing)]
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
     /// Gives every connection to which something has happened its turn. It waits for at most `patience` until something has.
     ///
     /// # Errors

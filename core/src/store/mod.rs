@@ -33,6 +33,8 @@ mod scan;
 mod stats;
 mod watch;
 
+#[cfg(fuzzing)]
+pub use self::redis::fuzzing;
 pub use embedded::EmbeddedStore;
 pub use lease::{Lease, LeaseName};
 pub use log::{LogEntry, LogEvent};

@@ -144,7 +144,7 @@ fn take(left: &AtomicU64, count: u64) -> Option<()> {
     Some(())
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl ListingBudget {
     /// A budget that no test's listing exhausts.
     pub(crate) fn ample() -> ListingBudget {
