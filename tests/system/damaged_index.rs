@@ -1,7 +1,7 @@
 //! Index files truncated under the programs that use them, and indexes of which nothing is usable.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::harness::redirector::Redirector;
 use crate::harness::servers::MirrorSites;
@@ -26,7 +26,7 @@ fn index_files(redirector: &Redirector, prefix: &str) -> Vec<PathBuf> {
 }
 
 /// Truncates a file in place to a part of its length.
-fn truncate(path: &PathBuf, part: impl Fn(u64) -> u64) {
+fn truncate(path: &Path, part: impl Fn(u64) -> u64) {
     let file = File::options().write(true).open(path).expect("index file");
     let length = file.metadata().expect("length").len();
     file.set_len(part(length)).expect("truncated index file");
