@@ -64,7 +64,7 @@ impl Scan {
             let mut out = super::terminal::stdout();
             // Without a terminal the line starts now, so that a log shows what is being waited for.
             let announcement = format!("Scanning {}... ", mirror.name);
-            let at_once = !std::io::stdout().is_terminal();
+            let at_once = !out.is_terminal();
             if at_once {
                 write!(out, "{announcement}")?;
                 out.flush()?;

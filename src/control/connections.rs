@@ -326,7 +326,7 @@ mod tests {
         let (_one, mut first) = accepted(&connections, &socket).await;
         let call = first.peer().call();
         let (_two, mut second) = accepted(&connections, &socket).await;
-        let (_three, mut third) = accepted(&connections, &socket).await;
+        let (_three, third) = accepted(&connections, &socket).await;
         assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0, "the second has to end");
         let call_of_third = third.peer().call();
         let (refused, _) = (TcpStream::connect(socket.local_addr().unwrap()).await.unwrap(), ());
