@@ -9,6 +9,7 @@ mod demo;
 mod descriptors;
 mod existing_installation;
 mod harness;
+mod hostile_records;
 mod hostile_requests;
 mod http_surface;
 mod indexer_killed;
