@@ -67,6 +67,8 @@ fn downloads_are_counted_and_logged_exactly_across_panics() {
             download(&redirector);
         }
     }
+    // What a store that is away has not taken at the end stays in the spool.
+    redirector.daemon().wait_for_output("statistics reach the store again");
     let output = redirector.daemon().output();
     assert!(output.contains("panic, please report this: asked for at statistics"), "{output}");
     redirector.stop();
