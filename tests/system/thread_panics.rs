@@ -10,6 +10,7 @@ use mb_core::store::{EmbeddedStore, Store};
 use crate::harness::eventually;
 use crate::harness::host::Place;
 use crate::harness::redirector::Redirector;
+use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
 use crate::metrics::page::scrape;
@@ -66,6 +67,8 @@ fn downloads_are_counted_and_logged_exactly_across_panics() {
             download(&redirector);
         }
     }
+    // What a store that is away has not taken at the end stays in the spool.
+    redirector.daemon().wait_for_output("statistics reach the store again");
     let output = redirector.daemon().output();
     assert!(output.contains("panic, please report this: asked for at statistics"), "{output}");
     redirector.stop();
@@ -112,5 +115,22 @@ fn every_part_goes_on_after_a_panic() {
             && page.value("mirrorbits_accepted_connections_total{shard=\"0\"}").is_some_and(|accepted| accepted > 3.0);
         if told { Ok(()) } else { Err(page.text) }
     });
+    redirector.stop();
+}
+
+#[test]
+fn changes_of_other_nodes_are_seen_after_panics() {
+    let mut redirector = Redirector::new();
+    let redis = Redis::start(redirector.folder());
+    redirector.set("Database", "redis").set("RedisAddress", redis.address());
+    let _mirrors = start(&mut redirector);
+    redirector.wait_until_served("/file.iso");
+    let tell = |_: &Redirector| drop(redis.command(&["PUBLISH", "_mirrorbits_mirror_update", "1"]));
+    break_part(&mut redirector, "redis-cluster", |_| {});
+    break_part(&mut redirector, "redis-watch", tell);
+    // It is woken once when the watch is back, and told from then on.
+    for _ in 0..2 {
+        break_part(&mut redirector, "change-feed", tell);
+    }
     redirector.stop();
 }
