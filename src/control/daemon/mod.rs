@@ -52,6 +52,8 @@ use serve::Daemon;
 use signals::Signals;
 use sockets::{Given, Sockets};
 
+/// Threads for blocking work made at start: one may hang in the store, and a reload or a stop must not wait for it.
+const BLOCKING_THREADS: usize = 4;
 /// How long an idle thread for blocking work is kept: for good.
 const KEEP_THREADS: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -108,12 +110,15 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let program = Program::of_this_process()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // One thread for blocking work is made now and kept, so that such work waits in its queue where no further thread can be
+        // Some threads for blocking work are made now and kept, so that such work waits in its queue where no further thread can be
         // made; without any thread tokio panics.
         .thread_keep_alive(KEEP_THREADS)
         .build()?;
     std::thread::Builder::new().spawn(|| ())?;
-    drop(runtime.spawn_blocking(|| ()));
+    for _ in 0..BLOCKING_THREADS {
+        // Each takes long enough for the next to get a thread of its own.
+        drop(runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(10))));
+    }
     let ended = runtime.block_on(live(options, program));
     // After a second signal something may still be waited for on another thread.
     runtime.shutdown_background();

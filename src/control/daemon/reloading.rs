@@ -67,6 +67,11 @@ impl Reloads {
         self.running.is_some()
     }
 
+    /// Whether a reload was asked for and is still to be begun.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.is_running() && !self.next.is_empty()
+    }
+
     /// Asks for a reload. Returns whether it is to be begun now.
     pub(super) fn ask(&mut self, asker: Asker) -> bool {
         self.next.push(asker);

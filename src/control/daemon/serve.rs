@@ -171,6 +171,9 @@ impl Daemon {
                                 tracing::error!("{error}");
                             }
                             service_manager::main_process(std::process::id());
+                            if reloads.is_waiting() {
+                                self.begin_reload(&mut reloads);
+                            }
                         }
                     }
                 }
