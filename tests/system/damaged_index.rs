@@ -78,7 +78,7 @@ fn an_index_of_which_nothing_is_usable_is_published_anew_at_start() {
         ("mirrors", |redirector| truncate_all(redirector, "mirrors-", |_| 0)),
         ("everything", |redirector| {
             truncate_all(redirector, "files-", |_| 0);
-            truncate_all(redirector, "mirrors-", |length| length - 1);
+            truncate_all(redirector, "mirrors-", |length| length.saturating_sub(1));
             truncate_all(redirector, "CURRENT", |_| 0);
         }),
         ("folder", |redirector| {
