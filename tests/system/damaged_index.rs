@@ -65,12 +65,15 @@ fn files_truncated_under_a_running_daemon_change_nothing() {
     redirector.stop();
 }
 
+/// What is damaged, and how.
+type Damage = (&'static str, fn(&Redirector));
+
 /// With both generations damaged the daemon had no index until the next source scan, though all that an index is built from
 /// was stored. No source scan runs here.
 #[test]
 fn an_index_of_which_nothing_is_usable_is_published_anew_at_start() {
     let (mut redirector, _mirrors) = served();
-    let damages: [(&str, fn(&Redirector)); 5] = [
+    let damages: [Damage; 5] = [
         ("CURRENT", |redirector| {
             fs::write(redirector.state_dir().join("index/CURRENT"), "mb-index 1\n").expect("damaged CURRENT");
         }),
