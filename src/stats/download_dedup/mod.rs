@@ -3,7 +3,7 @@
 //! Requests of one client and user agent for one file are one download as long as each comes within an interval after the
 //! one before. Shards only hand over a hash of who asked for what, and when; the rest is done here, off the request path:
 //!
-//! 1. A request that continues a download which this node knows ([`RecentDownloads`]) does not count.
+//! 1. A request that continues a download which this node knows (`RecentDownloads`) does not count.
 //! 2. Any other is a *candidate*. The store, which the nodes share, is asked about all candidates of a collection in one
 //!    [`Question`]; those that are new to it count.
 //! 3. The same question tells the store of the requests that continued a download, so that the other nodes know it as long.

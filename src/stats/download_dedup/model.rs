@@ -46,7 +46,7 @@ fn steps(disturbed: bool) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![5 => usual, weight => disturbances], 0..80)
 }
 
-/// What the script in Redis does, which a test of the store compares with a real one.
+/// What the script in Redis does (`core/src/store/redis/sightings.rs`).
 #[derive(Default)]
 struct Redis(HashMap<u128, (Instant, Instant)>);
 
