@@ -2,6 +2,9 @@
 //!
 //! Values stay the text that was typed until their key tells what they are: a country code `NO` is no false.
 
+use std::collections::HashSet;
+use std::fmt::Display;
+
 use mb_core::mirror::Mirror;
 use saphyr::{MarkedYaml, ScalarStyle, YamlData, YamlLoader};
 use saphyr_parser::Parser;
@@ -35,6 +38,9 @@ pub enum DocumentError {
         /// What is wrong with it.
         error: FieldError,
     },
+    /// More than one mistake.
+    #[error("{}", shown_mistakes(.0))]
+    Several(Vec<DocumentError>),
     /// A key is there twice.
     #[error("line {line}: {key} is given twice")]
     Twice {
@@ -51,6 +57,19 @@ pub enum DocumentError {
     },
 }
 
+/// Mistakes that are shown one by one; the others are counted.
+const MISTAKES_SHOWN: usize = 20;
+
+/// `mistakes`, one a line: the first [`MISTAKES_SHOWN`], then how many more there are.
+pub fn shown_mistakes<T: Display>(mistakes: &[T]) -> String {
+    let mut lines: Vec<String> = mistakes.iter().take(MISTAKES_SHOWN).map(T::to_string).collect();
+    let more = mistakes.len().saturating_sub(MISTAKES_SHOWN);
+    if more > 0 {
+        lines.push(format!("and {more} more mistakes"));
+    }
+    lines.join("\n")
+}
+
 /// A key and what was typed after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Field {
@@ -64,6 +83,8 @@ struct Field {
 pub struct Listed {
     /// Its name.
     pub name: String,
+    /// Where it starts, counted from 1.
+    pub line: usize,
     fields: Vec<Field>,
 }
 
@@ -108,18 +129,31 @@ pub fn read_list(text: &str) -> Result<Vec<Listed>, DocumentError> {
         _ => return Err(DocumentError::Shape { line, expected: "a list of mirrors, `- Name: …`," }),
     };
     let mut mirrors: Vec<Listed> = Vec::new();
+    let mut names = HashSet::new();
+    let mut mistakes = Vec::new();
     for element in elements {
-        let line = line_of(&element);
-        let fields = fields(element)?;
-        let name = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
-        let name = name.map(|field| field.value.clone()).filter(|name| !name.is_empty());
-        let name = name.ok_or(DocumentError::NoName { line })?;
-        if mirrors.iter().any(|other| other.name == name) {
-            return Err(DocumentError::Twice { line, key: name });
+        match listed(element) {
+            Ok(mirror) if names.insert(mirror.name.clone()) => mirrors.push(mirror),
+            Ok(Listed { line, name, .. }) => mistakes.push(DocumentError::Twice { line, key: name }),
+            Err(mistake) => mistakes.push(mistake),
         }
-        mirrors.push(Listed { name, fields });
     }
-    Ok(mirrors)
+    match mistakes.pop() {
+        None => Ok(mirrors),
+        Some(mistake) if mistakes.is_empty() => Err(mistake),
+        Some(last) => {
+            mistakes.push(last);
+            Err(DocumentError::Several(mistakes))
+        }
+    }
+}
+
+fn listed(element: MarkedYaml<'_>) -> Result<Listed, DocumentError> {
+    let line = line_of(&element);
+    let fields = fields(element)?;
+    let name = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
+    let name = name.map(|field| field.value.clone()).filter(|name| !name.is_empty());
+    Ok(Listed { name: name.ok_or(DocumentError::NoName { line })?, line, fields })
 }
 
 /// The first document of `text`; `None` when there is none.

@@ -4,6 +4,7 @@
 //! - [`wire`]: mirrors as messages
 //! - `password`: who may call
 //! - `settings`: what an operator enters, checked and brought into form
+//! - `batch`: changes of many mirrors, received in parts
 //! - `locate`: where a new mirror stands
 //! - `downloads`: what is asked for of the statistics
 //! - `explained`: [`explain`](super::explain)'s answers as messages
@@ -16,6 +17,7 @@ use futures_lite::stream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
+mod batch;
 mod downloads;
 mod explained;
 mod locate;

@@ -14,6 +14,13 @@ pub(super) enum Failure {
     UnknownMirror(MirrorId),
     /// Another mirror has this name.
     NameTaken,
+    /// One change of a batch cannot be made.
+    Batch {
+        /// The mirror that it is about.
+        mirror: String,
+        /// Why.
+        cause: Box<Failure>,
+    },
     /// The file is not what this program can use; with the cause and the remedy.
     Unusable(String),
     /// SQLite reports an error.
@@ -32,6 +39,9 @@ impl Failure {
         let cause = match self {
             Failure::UnknownMirror(id) => return StoreError::UnknownMirror(id),
             Failure::NameTaken => return StoreError::NameTaken,
+            Failure::Batch { mirror, cause } => {
+                return StoreError::Batch { mirror, cause: Box::new(cause.explain(file, step)) };
+            }
             Failure::Unusable(cause) => cause,
             Failure::Sqlite(error) => match remedy(&error) {
                 Some(remedy) => format!("{error}; {remedy}"),

@@ -1,7 +1,7 @@
 //! The embedded backend: one SQLite file in the state directory, used by the daemon and the indexer at once.
 //!
 //! - [`schema`]: the tables, their version, and the settings of a connection
-//! - [`mirrors`], [`source`], [`logs`], [`stats`], [`leases`]: the statements of each part
+//! - [`batch`], [`mirrors`], [`source`], [`logs`], [`stats`], [`leases`]: the statements of each part
 //! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`values`]: how the types of the model become columns
 //! - [`failure`]: what went wrong, in words that name the file and the way out
@@ -11,6 +11,7 @@
 //! does not wait for a source scan that is being stored. The one long read, [`Store::source_entries`], opens a connection
 //! for itself, since it runs the caller's code.
 
+mod batch;
 mod failure;
 mod leases;
 mod logs;
@@ -34,8 +35,8 @@ use time::Date;
 use self::failure::Failure;
 use super::stats::{DateRange, FileDownloads, Period, StatsBatch, Traffic};
 use super::{
-    Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
-    SourceEntry, Store, StoreError, SyncRecord,
+    Change, ChangeWatch, LeaseName, LogEntry, MirrorEdit, Result, ScanBlockKey, SharedScan, SharedScanHead,
+    SourceChanges, SourceEntry, Store, StoreError, SyncRecord,
 };
 use crate::config::StatsRetention;
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
@@ -136,6 +137,10 @@ impl Store for EmbeddedStore {
 
     fn remove_mirror(&self, id: MirrorId) -> Result<()> {
         self.write("removing a mirror", |transaction| mirrors::remove(transaction, id))
+    }
+
+    fn apply_mirrors(&self, edits: &[MirrorEdit], now: Timestamp) -> Result<Vec<MirrorId>> {
+        self.write("changing mirrors", |transaction| batch::apply(transaction, edits, now))
     }
 
     fn set_enabled(&self, id: MirrorId, enabled: bool, now: Timestamp) -> Result<bool> {
