@@ -11,6 +11,7 @@ mod harness;
 mod hostile_requests;
 mod http_surface;
 mod indexer_killed;
+mod many_mirrors;
 mod metrics;
 mod migrate;
 mod mirror_changes;

@@ -3,5 +3,6 @@
 #[macro_use]
 mod suite;
 mod embedded;
+mod full_disk;
 mod migrate;
 mod redis;

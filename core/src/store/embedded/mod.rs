@@ -102,7 +102,8 @@ impl EmbeddedStore {
             transaction.commit()?;
             Ok(outcome)
         };
-        run().map_err(|failure: Failure| failure.explain(&self.file, step))
+        let outcome = run();
+        outcome.map_err(|failure: Failure| failure.explain_on(&connection, &self.file, step))
     }
 
     /// Runs `query`, all of whose statements see one consistent state.
@@ -113,7 +114,8 @@ impl EmbeddedStore {
     ) -> Result<T> {
         let mut connection = lock(&self.reader);
         let run = || query(&*connection.transaction()?);
-        run().map_err(|failure: Failure| failure.explain(&self.file, step))
+        let outcome = run();
+        outcome.map_err(|failure: Failure| failure.explain_on(&connection, &self.file, step))
     }
 }
 
