@@ -4,5 +4,6 @@
 mod suite;
 mod embedded;
 mod full_disk;
+mod identity;
 mod migrate;
 mod redis;
