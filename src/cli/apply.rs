@@ -1,24 +1,31 @@
 //! `apply`: the mirrors as a file lists them.
 //!
-//! The whole file is checked before the first change, and a change that was made is reported at once, so that a failure on
-//! the way leaves no doubt about what is done. Applying the same file again changes nothing.
+//! The whole file is checked before the first change. The daemon makes all changes or none. One of an earlier release makes one
+//! after the other, and each is reported at once, so that a failure on the way leaves no doubt about what is done. Applying
+//! the same file again changes nothing.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mb_core::mirror::{Mirror, MirrorId, MirrorSettings, MirrorState};
+use prost::Message as _;
+use tonic::Code;
 
 use super::connection::Daemon;
 use super::error::CommandError;
 use crate::control::mirror_documents::{self, Listed};
 use crate::control::mirror_fields;
-use crate::control::rpc::proto::{ChangeStatusRequest, MirrorIdRequest};
+use crate::control::rpc::proto::{ApplyMirrorsRequest, ChangeStatusRequest, MirrorIdRequest};
 use crate::control::rpc::{settings, wire};
 
 /// Stands for standard input in place of a file.
 const STANDARD_INPUT: &str = "-";
+
+/// Bytes of a message to the daemon, which takes up to 4 MiB.
+const PART_BYTES: usize = 512 << 10;
 
 /// Options of `apply`.
 #[derive(Args, Debug)]
@@ -44,11 +51,16 @@ impl Apply {
         }
         let present = daemon.mirrors().await?;
         let plan = Plan::make(&listed, present, self.prune).map_err(refuse)?;
-        for change in &plan.changes {
-            if !self.dry_run {
-                change.make(daemon).await?;
+        if self.dry_run || plan.changes.is_empty() || make_all(&plan.changes, daemon).await? {
+            for change in &plan.changes {
+                write!(super::terminal::stdout(), "{}", change.describe())?;
             }
-            write!(super::terminal::stdout(), "{}", change.describe())?;
+        } else {
+            // A daemon of an earlier release.
+            for change in &plan.changes {
+                change.make(daemon).await?;
+                write!(super::terminal::stdout(), "{}", change.describe())?;
+            }
         }
         let outcome = plan.summary();
         let note = if self.dry_run { " (a dry run: nothing was changed)" } else { "" };
@@ -67,6 +79,40 @@ fn read(file: &Path) -> Result<String, CommandError> {
     read.map_err(|error| CommandError::File { file: file.to_owned(), reason: error.to_string() })
 }
 
+/// Has all of `changes` made together. Returns whether the daemon can do that; if not, nothing was done.
+async fn make_all(changes: &[Change], daemon: &mut Daemon) -> Result<bool, CommandError> {
+    match daemon.rpc.apply_mirrors(tokio_stream::iter(parts(changes))).await {
+        Ok(reply) => {
+            for warning in reply.into_inner().warnings {
+                writeln!(super::terminal::stderr(), "{warning}")?;
+            }
+            Ok(true)
+        }
+        Err(status) if status.code() == Code::Unimplemented => Ok(false),
+        Err(status) => Err(status.into()),
+    }
+}
+
+/// The messages of `changes`, each small enough for every daemon.
+fn parts(changes: &[Change]) -> Vec<ApplyMirrorsRequest> {
+    let mut parts = vec![ApplyMirrorsRequest::default()];
+    let mut bytes = 0;
+    for change in changes {
+        let change = change.to_wire();
+        let size = change.encoded_len();
+        if bytes > 0 && bytes + size > PART_BYTES {
+            parts.push(ApplyMirrorsRequest::default());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(part) = parts.last_mut() {
+            part.put.extend(change.put);
+            part.remove.extend(change.remove);
+        }
+    }
+    parts
+}
+
 /// What has to happen to one mirror.
 #[derive(Debug, PartialEq)]
 enum Change {
@@ -76,6 +122,17 @@ enum Change {
 }
 
 impl Change {
+    fn to_wire(&self) -> ApplyMirrorsRequest {
+        match self {
+            Change::Add(mirror) | Change::Update { new: mirror, .. } => {
+                ApplyMirrorsRequest { put: vec![wire::mirror_to_wire(mirror)], remove: Vec::new() }
+            }
+            Change::Remove(mirror) => {
+                ApplyMirrorsRequest { put: Vec::new(), remove: vec![wire::id_to_wire(mirror.id)] }
+            }
+        }
+    }
+
     async fn make(&self, daemon: &mut Daemon) -> Result<(), CommandError> {
         match self {
             Change::Add(mirror) => {
@@ -121,6 +178,16 @@ fn nothing() -> Mirror {
     Mirror { id: MirrorId(0), settings: MirrorSettings::default(), state: MirrorState::default() }
 }
 
+/// The mirror that `entry` and what is there already make. The error tells the mistake with its line.
+fn wanted(entry: &Listed, old: Option<&Mirror>) -> Result<Mirror, String> {
+    let mut new = old.cloned().unwrap_or_else(nothing);
+    entry.apply_to(&mut new).map_err(|error| format!("{}: {error}", entry.name))?;
+    // In the form in which it will be stored, so that only real differences count.
+    new.settings =
+        settings::accept(new.settings).map_err(|error| format!("{}: line {}: {error}", entry.name, entry.line))?;
+    Ok(new)
+}
+
 /// What has to happen, in order.
 #[derive(Debug)]
 struct Plan {
@@ -129,24 +196,31 @@ struct Plan {
 }
 
 impl Plan {
-    /// What leads from the mirrors that are `present` to those that are `listed`. The error tells what cannot be stored.
+    /// What leads from the mirrors that are `present` to those that are `listed`. The error tells all that cannot be stored.
     fn make(listed: &[Listed], present: Vec<Mirror>, prune: bool) -> Result<Plan, String> {
         let mut plan = Plan { changes: Vec::new(), unchanged: 0 };
+        let by_name: HashMap<&str, &Mirror> =
+            present.iter().rev().map(|mirror| (mirror.settings.name.as_str(), mirror)).collect();
+        let mut mistakes = Vec::new();
         for entry in listed {
-            let old = present.iter().find(|mirror| mirror.settings.name == entry.name);
-            let mut new = old.cloned().unwrap_or_else(nothing);
-            entry.apply_to(&mut new).map_err(|error| format!("{}: {error}", entry.name))?;
-            // In the form in which it will be stored, so that only real differences count.
-            new.settings = settings::accept(new.settings).map_err(|error| format!("{}: {error}", entry.name))?;
-            match old {
-                None => plan.changes.push(Change::Add(Box::new(new))),
-                Some(old) if *old == new => plan.unchanged += 1,
-                Some(old) => plan.changes.push(Change::Update { old: Box::new(old.clone()), new: Box::new(new) }),
+            let old = by_name.get(entry.name.as_str()).copied();
+            match wanted(entry, old) {
+                Err(mistake) => mistakes.push(mistake),
+                Ok(new) => match old {
+                    None => plan.changes.push(Change::Add(Box::new(new))),
+                    Some(old) if *old == new => plan.unchanged += 1,
+                    Some(old) => {
+                        plan.changes.push(Change::Update { old: Box::new(old.clone()), new: Box::new(new) });
+                    }
+                },
             }
         }
+        if !mistakes.is_empty() {
+            return Err(mirror_documents::shown_mistakes(&mistakes));
+        }
         if prune {
-            let is_listed = |mirror: &Mirror| listed.iter().any(|entry| entry.name == mirror.settings.name);
-            let gone = present.into_iter().filter(|mirror| !is_listed(mirror));
+            let names: HashSet<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
+            let gone = present.into_iter().filter(|mirror| !names.contains(mirror.settings.name.as_str()));
             plan.changes.extend(gone.map(|mirror| Change::Remove(Box::new(mirror))));
         }
         Ok(plan)
@@ -217,7 +291,7 @@ mod tests {
     #[test]
     fn one_mistake_stops_everything() {
         let error = plan("- Name: paris\n  Score: 1\n- Name: oslo\n  HttpURL: gopher://x\n", false).unwrap_err();
-        assert!(error.starts_with("oslo: HttpURL: \"gopher://x/\" must start with"), "{error}");
+        assert!(error.starts_with("oslo: line 3: HttpURL: \"gopher://x/\""), "{error}");
         let error = plan("- Name: paris\n  Score: much\n", false).unwrap_err();
         assert!(error.starts_with("paris: line 2: Score"), "{error}");
     }

@@ -3,6 +3,7 @@
 //! The store also tells of the changes that this node made itself. Those are published when they are made, so that nothing
 //! is left to do; the indexer hears of what operators change only, since it would otherwise be woken by its own findings.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mb_core::mirror::{Mirror, MirrorId};
@@ -22,8 +23,9 @@ pub async fn follow(table: Arc<MirrorTable>, indexer: IndexerLink) {
         mb_core::fault::point("change-feed");
         match table.publish_changes().await {
             Ok(Some(Replaced { before, after })) => {
-                for id in changed_by_operators(&before, &after) {
-                    indexer.mirrors_changed(id).await;
+                let ids = changed_by_operators(&before, &after);
+                if !ids.is_empty() {
+                    indexer.mirrors_changed(ids).await;
                 }
             }
             Ok(None) => {}
@@ -35,16 +37,16 @@ pub async fn follow(table: Arc<MirrorTable>, indexer: IndexerLink) {
 
 /// The mirrors that were added or removed, or whose settings or `enabled` differ.
 fn changed_by_operators(before: &[Mirror], after: &[Mirror]) -> Vec<MirrorId> {
-    let differs = |mirror: &&Mirror, others: &[Mirror]| {
-        !others.iter().any(|other| {
-            other.id == mirror.id && other.settings == mirror.settings && other.state.enabled == mirror.state.enabled
-        })
-    };
-    let mut ids: Vec<MirrorId> =
-        before.iter().filter(|mirror| differs(mirror, after)).map(|mirror| mirror.id).collect();
-    ids.extend(after.iter().filter(|mirror| differs(mirror, before)).map(|mirror| mirror.id));
+    let mut gone: HashMap<MirrorId, &Mirror> = before.iter().map(|mirror| (mirror.id, mirror)).collect();
+    let mut ids = Vec::new();
+    for mirror in after {
+        let is_same = |old: &Mirror| old.settings == mirror.settings && old.state.enabled == mirror.state.enabled;
+        if !gone.remove(&mirror.id).is_some_and(is_same) {
+            ids.push(mirror.id);
+        }
+    }
+    ids.extend(gone.into_keys());
     ids.sort_unstable();
-    ids.dedup();
     ids
 }
 

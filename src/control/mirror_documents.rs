@@ -2,6 +2,9 @@
 //!
 //! Values stay the text that was typed until their key tells what they are: a country code `NO` is no false.
 
+use std::collections::HashSet;
+use std::fmt::Display;
+
 use mb_core::foreign_text::ForeignText;
 use mb_core::mirror::Mirror;
 use saphyr::{MarkedYaml, ScalarStyle, YamlData, YamlLoader};
@@ -36,6 +39,9 @@ pub enum DocumentError {
         /// What is wrong with it.
         error: FieldError,
     },
+    /// More than one mistake.
+    #[error("{}", shown_mistakes(.0))]
+    Several(Vec<DocumentError>),
     /// A key is there twice, or a mirror.
     #[error("line {line}: {key} is given twice", key = ForeignText::new(key).at_most(LONGEST_SHOWN))]
     Twice {
@@ -50,6 +56,19 @@ pub enum DocumentError {
         /// Where the mirror starts, counted from 1.
         line: usize,
     },
+}
+
+/// Mistakes that are shown one by one; the others are counted.
+const MISTAKES_SHOWN: usize = 20;
+
+/// `mistakes`, one a line: the first [`MISTAKES_SHOWN`], then how many more there are.
+pub fn shown_mistakes<T: Display>(mistakes: &[T]) -> String {
+    let mut lines: Vec<String> = mistakes.iter().take(MISTAKES_SHOWN).map(T::to_string).collect();
+    let more = mistakes.len().saturating_sub(MISTAKES_SHOWN);
+    if more > 0 {
+        lines.push(format!("and {more} more mistakes"));
+    }
+    lines.join("\n")
 }
 
 /// A key and what was typed after it.
@@ -67,6 +86,8 @@ struct Field {
 pub struct Listed {
     /// Its name.
     pub name: String,
+    /// Where it starts, counted from 1.
+    pub line: usize,
     fields: Vec<Field>,
 }
 
@@ -111,20 +132,36 @@ pub fn read_list(text: &str) -> Result<Vec<Listed>, DocumentError> {
         _ => return Err(DocumentError::Shape { line, expected: "a list of mirrors, `- Name: …`," }),
     };
     let mut mirrors: Vec<Listed> = Vec::new();
+    let mut names = HashSet::new();
+    let mut mistakes = Vec::new();
     for element in elements {
-        let line = line_of(&element);
-        let fields = fields(element)?;
-        let name_field = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
-        let alone = name_field.is_some_and(|field| field.alone);
-        let name = name_field.map(|field| field.value.clone()).filter(|name| !name.is_empty());
-        let name = name.ok_or(DocumentError::NoName { line })?;
-        if mirrors.iter().any(|other| other.name == name) {
-            let key = if alone { name } else { "the mirror".to_owned() };
-            return Err(DocumentError::Twice { line, key });
+        match listed(element) {
+            Ok((mirror, _)) if names.insert(mirror.name.clone()) => mirrors.push(mirror),
+            Ok((Listed { line, name, .. }, alone)) => {
+                let key = if alone { name } else { "the mirror".to_owned() };
+                mistakes.push(DocumentError::Twice { line, key });
+            }
+            Err(mistake) => mistakes.push(mistake),
         }
-        mirrors.push(Listed { name, fields });
     }
-    Ok(mirrors)
+    match mistakes.pop() {
+        None => Ok(mirrors),
+        Some(mistake) if mistakes.is_empty() => Err(mistake),
+        Some(last) => {
+            mistakes.push(last);
+            Err(DocumentError::Several(mistakes))
+        }
+    }
+}
+
+/// One mirror of a list, and whether its name may be shown: it stands alone on the line of its key.
+fn listed(element: MarkedYaml<'_>) -> Result<(Listed, bool), DocumentError> {
+    let line = line_of(&element);
+    let fields = fields(element)?;
+    let field = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
+    let alone = field.is_some_and(|field| field.alone);
+    let name = field.map(|field| field.value.clone()).filter(|name| !name.is_empty());
+    Ok((Listed { name: name.ok_or(DocumentError::NoName { line })?, line, fields }, alone))
 }
 
 /// The first document of `text`; `None` when there is none.

@@ -100,6 +100,23 @@ impl MirrorTable {
         .await?
     }
 
+    /// Runs `change`, of many mirrors, on a thread that may block, then publishes once, unless the change feed was faster.
+    ///
+    /// # Errors
+    /// What `change` returns, or [`TableError::Unpublished`] when the change was made and is not published yet.
+    pub async fn change_many<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, TableError> {
+        let table = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let changed = change(&*table.store)?;
+            table.publish_if_changed().inspect_err(|_| table.publish_failed.notify_one())?;
+            Ok(changed)
+        })
+        .await?
+    }
+
     /// Publishes what the store holds now. Blocks.
     ///
     /// # Errors

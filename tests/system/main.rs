@@ -13,6 +13,7 @@ mod hostile_records;
 mod hostile_requests;
 mod http_surface;
 mod indexer_killed;
+mod many_mirrors;
 mod metrics;
 mod migrate;
 mod mirror_changes;

@@ -5,6 +5,7 @@
 //!
 //! - `embedded`: the backend without a server, an SQLite file in the state directory
 //! - `redis`: the backend for several nodes, in the keys of Mirrorbits
+//! - `batch`: changes of many mirrors at once
 //! - `log`, `stats`: what is logged and counted
 //! - `lease`: work that only one node does at a time
 //! - `scan`: what one node found on a mirror, for the others
@@ -23,6 +24,7 @@ use crate::config::{Config, DatabaseKind, StatsRetention};
 use crate::mirror::{DownloadProtocol, InvalidMirror, Mirror, MirrorId, MirrorSettings, ScanProtocol};
 use crate::time::{FileTime, Timestamp};
 
+mod batch;
 mod embedded;
 mod lease;
 mod log;
@@ -33,6 +35,7 @@ mod scan;
 mod stats;
 mod watch;
 
+pub use batch::MirrorEdit;
 #[cfg(fuzzing)]
 pub use self::redis::fuzzing;
 pub use embedded::EmbeddedStore;
@@ -66,6 +69,14 @@ pub enum StoreError {
     /// Another mirror has this name.
     #[error("name already taken")]
     NameTaken,
+    /// One change of a batch cannot be made, so that none is.
+    #[error("{mirror}: {cause}; no mirror was changed")]
+    Batch {
+        /// The mirror that it is about.
+        mirror: String,
+        /// Why it cannot be made.
+        cause: Box<StoreError>,
+    },
     /// The record of this mirror breaks a rule, so that it is not used.
     #[error("mirror {mirror} is invalid: {invalid}")]
     InvalidMirror {
@@ -179,6 +190,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::UnknownMirror`].
     fn remove_mirror(&self, id: MirrorId) -> Result<()>;
+
+    /// Makes all of `edits`, each of another mirror, with their entries in the mirrors' logs, or none of them. Returns the ids of the
+    /// mirrors concerned, in the order of `edits`.
+    ///
+    /// # Errors
+    /// [`StoreError::Batch`] with the first that cannot be made.
+    fn apply_mirrors(&self, edits: &[MirrorEdit], now: Timestamp) -> Result<Vec<MirrorId>>;
 
     /// Enables or disables a mirror; `since` becomes `now` when that is a change. Returns whether it was one.
     ///

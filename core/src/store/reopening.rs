@@ -8,8 +8,8 @@ use time::Date;
 
 use super::stats::{DateRange, FileDownloads, Period, Sighting, StatsBatch, Traffic};
 use super::{
-    Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
-    SourceEntry, Store, SyncRecord, open,
+    Change, ChangeWatch, LeaseName, LogEntry, MirrorEdit, Result, ScanBlockKey, SharedScan, SharedScanHead,
+    SourceChanges, SourceEntry, Store, SyncRecord, open,
 };
 use crate::config::{Config, StatsRetention};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
@@ -52,6 +52,10 @@ impl Store for ReopeningStore {
 
     fn remove_mirror(&self, id: MirrorId) -> Result<()> {
         self.store()?.remove_mirror(id)
+    }
+
+    fn apply_mirrors(&self, edits: &[MirrorEdit], now: Timestamp) -> Result<Vec<MirrorId>> {
+        self.store()?.apply_mirrors(edits, now)
     }
 
     fn set_enabled(&self, id: MirrorId, enabled: bool, now: Timestamp) -> Result<bool> {

@@ -3,5 +3,7 @@
 #[macro_use]
 mod suite;
 mod embedded;
+mod full_disk;
+mod identity;
 mod migrate;
 mod redis;

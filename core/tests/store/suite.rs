@@ -8,7 +8,7 @@ use mb_core::mirror::{
     AllowRedirects, DownloadProtocol, Health, Mirror, MirrorId, MirrorSettings, MirrorState, ScanProtocol,
 };
 use mb_core::store::{
-    Counts, DateRange, FileDownloads, FileHashes, LOG_ENTRIES_KEPT, LeaseName, LogEntry, LogEvent, Period,
+    Counts, DateRange, FileDownloads, FileHashes, LOG_ENTRIES_KEPT, LeaseName, LogEntry, LogEvent, MirrorEdit, Period,
     SourceChanges, SourceEntry, SourceEntryKind, StatsBatch, Store, StoreError, SyncRecord, Traffic,
 };
 use mb_core::time::{FileTime, Timestamp};
@@ -25,6 +25,8 @@ macro_rules! store_suite {
             a_mirror_is_added_disabled_and_unchecked,
             settings_are_kept_as_they_are,
             names_are_unique,
+            a_batch_of_mirrors_is_made_as_a_whole,
+            a_batch_with_one_mistake_changes_nothing,
             ids_are_never_given_out_again,
             operations_on_unknown_mirrors_are_refused,
             enabling_is_a_change_once,
@@ -514,4 +516,58 @@ pub(crate) fn a_lease_ends_by_itself(store: &dyn Store) {
         assert!(Instant::now() < deadline, "the lease never ends");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn add_edit(name: &str, enabled: bool) -> MirrorEdit {
+    MirrorEdit::Add { settings: settings(name), enabled }
+}
+
+fn events(store: &dyn Store, id: MirrorId) -> Vec<LogEvent> {
+    store.mirror_log(id, 10).expect("read").into_iter().map(|entry| entry.event).collect()
+}
+
+pub(crate) fn a_batch_of_mirrors_is_made_as_a_whole(store: &dyn Store) {
+    let kept = store.add_mirror(&settings("kept")).expect("added");
+    let gone = store.add_mirror(&settings("gone")).expect("added");
+    let same = store.add_mirror(&settings("same")).expect("added");
+    let changed = MirrorSettings { score: 77, comment: "\"ä\\\n\0".into(), ..settings("kept") };
+    let edits = [
+        add_edit("gone", true),
+        MirrorEdit::Update { id: kept, settings: changed.clone(), enabled: true },
+        MirrorEdit::Remove(gone),
+        MirrorEdit::Update { id: same, settings: settings("same"), enabled: false },
+        add_edit("new", false),
+    ];
+    let ids = store.apply_mirrors(&edits, NOON).expect("applied");
+    assert_eq!(ids[1..4], [kept, gone, same]);
+    let mirrors = store.mirrors().expect("read");
+    let told: Vec<_> =
+        mirrors.iter().map(|mirror| (mirror.id, mirror.settings.clone(), mirror.state.enabled)).collect();
+    let expected = [
+        (kept, changed, true),
+        (same, settings("same"), false),
+        (ids[0], settings("gone"), true),
+        (ids[4], settings("new"), false),
+    ];
+    assert_eq!(told, expected);
+    assert!(ids[0] > same, "ids are never given out again");
+    assert_eq!(events(store, kept), [LogEvent::Edited, LogEvent::Enabled]);
+    assert_eq!(events(store, same), []);
+    assert_eq!(events(store, ids[0]), [LogEvent::Added, LogEvent::Enabled]);
+    assert_eq!(events(store, ids[4]), [LogEvent::Added]);
+    let next = store.add_mirror(&settings("next")).expect("added");
+    assert!(next > ids[4]);
+}
+
+pub(crate) fn a_batch_with_one_mistake_changes_nothing(store: &dyn Store) {
+    let id = store.add_mirror(&settings("one")).expect("added");
+    let before = store.mirrors().expect("read");
+    let taken = store.apply_mirrors(&[MirrorEdit::Remove(id), add_edit("a", true), add_edit("a", true)], NOON);
+    assert_eq!(taken.unwrap_err().to_string(), "a: name already taken; no mirror was changed");
+    let taken = store.apply_mirrors(&[add_edit("b", true), add_edit("one", true)], NOON);
+    assert_eq!(taken.unwrap_err().to_string(), "one: name already taken; no mirror was changed");
+    let unknown = store.apply_mirrors(&[add_edit("b", true), MirrorEdit::Remove(MirrorId(99))], NOON);
+    assert_eq!(unknown.unwrap_err().to_string(), "mirror 99: no mirror has the id 99; no mirror was changed");
+    assert_eq!(store.mirrors().expect("read"), before);
+    assert_eq!(events(store, id), []);
 }

@@ -183,14 +183,15 @@ impl IndexerLink {
         }
     }
 
-    /// Tells the indexer that the record of mirror `id` changed. An indexer that does not run reads the store when it
+    /// Tells the indexer that the records of the mirrors `ids` changed. An indexer that does not run reads the store when it
     /// starts, so nothing is lost when it cannot be told.
-    pub async fn mirrors_changed(&self, id: MirrorId) {
-        let notice = Request::MirrorsChanged { ids: vec![id] };
+    pub async fn mirrors_changed(&self, ids: Vec<MirrorId>) {
+        let count = ids.len();
+        let notice = Request::MirrorsChanged { ids };
         match tokio::time::timeout(NOTICE_TIMEOUT, self.converse(&notice)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!("the change of mirror {id} was not told to the indexer: {error}"),
-            Err(_) => tracing::debug!("the indexer did not take notice of the change of mirror {id} in time"),
+            Ok(Err(error)) => tracing::debug!("the change of {count} mirrors was not told to the indexer: {error}"),
+            Err(_) => tracing::debug!("the indexer did not take notice of the change of {count} mirrors in time"),
         }
     }
 
@@ -289,7 +290,7 @@ mod tests {
         let link = IndexerLink::new(state_dir.path());
         let error = link.run(&Request::Reload).await.unwrap_err();
         assert!(error.to_string().contains("the indexer is not running"), "{error}");
-        link.mirrors_changed(MirrorId(1)).await;
+        link.mirrors_changed(vec![MirrorId(1)]).await;
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mb_core::geo::{AutonomousSystem, Place};
 use mb_core::mirror::MirrorSettings;
+use tokio::sync::Semaphore;
 use url::Host;
 
 use super::settings::http_host;
@@ -16,6 +17,12 @@ pub type Locate = Arc<dyn Fn(IpAddr) -> (Place, AutonomousSystem) + Send + Sync>
 /// The operator waits for the answer; a resolver that needs longer is taken for dead.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Names that are looked up at once for many new mirrors; each keeps a thread busy.
+const LOOK_UPS_AT_ONCE: usize = 32;
+
+/// How long looking up the names of many new mirrors may take in all.
+const ALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Fills in what the operator left open about the place and network of the mirror. Returns warnings for people.
 pub(super) async fn fill_in(settings: &mut MirrorSettings, locate: &Locate) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -25,6 +32,44 @@ pub(super) async fn fill_in(settings: &mut MirrorSettings, locate: &Locate) -> V
     }
     if settings.country_codes.is_empty() && settings.continent_code.is_empty() {
         warnings.push(unknown(&host));
+    }
+    warnings
+}
+
+/// Fills in what the operator left open about many mirrors, a few at a time. Returns warnings for people, each after the name of
+/// its mirror. Mirrors whose turn does not come within [`ALL_TIMEOUT`] are left as they are, with a warning.
+pub(super) async fn fill_in_all(mirrors: Vec<&mut MirrorSettings>, locate: &Locate) -> Vec<String> {
+    let end = tokio::time::Instant::now() + ALL_TIMEOUT;
+    let places = Arc::new(Semaphore::new(LOOK_UPS_AT_ONCE));
+    let look_ups = mirrors.into_iter().map(|settings| {
+        let (places, locate) = (Arc::clone(&places), Arc::clone(locate));
+        let mut filled = settings.clone();
+        let look_up = tokio::spawn(async move {
+            let fill_in = async {
+                let _place = places.acquire().await;
+                fill_in(&mut filled, &locate).await
+            };
+            match tokio::time::timeout_at(end, fill_in).await {
+                Ok(warnings) => (filled, warnings),
+                Err(_) => {
+                    let name = &filled.name;
+                    let warning = format!("Warning: not located in time: run `mirrorbits geoupdate {name}`");
+                    (filled, vec![warning])
+                }
+            }
+        });
+        (settings, look_up)
+    });
+    let look_ups: Vec<_> = look_ups.collect();
+    let mut warnings = Vec::new();
+    for (settings, look_up) in look_ups {
+        match look_up.await {
+            Ok((filled, told)) => {
+                *settings = filled;
+                warnings.extend(told.into_iter().map(|warning| format!("{}: {warning}", settings.name)));
+            }
+            Err(aborted) => warnings.push(format!("{}: Warning: not located: {aborted}", settings.name)),
+        }
     }
     warnings
 }

@@ -6,6 +6,7 @@
 //! - `tries`: who guesses passwords
 //! - `call`: what each call is held to
 //! - `settings`: what an operator enters, checked and brought into form
+//! - `batch`: changes of many mirrors, received in parts
 //! - `locate`: where a new mirror stands
 //! - `downloads`: what is asked for of the statistics
 //! - `explained`: [`explain`](super::explain)'s answers as messages
@@ -18,6 +19,7 @@ use futures_lite::stream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
+mod batch;
 mod call;
 mod downloads;
 mod explained;

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use mb_core::config::StatsRetention;
 use mb_core::link::{Request as LinkRequest, ScanReport};
 use mb_core::mirror::{Found, InvalidMirror, Mirror, MirrorId, ScanProtocol, find_by_name};
-use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, Store, StoreError};
+use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, MirrorEdit, Store, StoreError};
 use mb_core::time::Timestamp;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::locate::{self, Locate};
 use super::password::PasswordCheck;
 use super::proto::scan_mirror_request::Method;
 use super::proto::{self, cli_server::Cli};
 use super::settings;
-use super::{downloads, explained, wire};
+use super::{batch, downloads, explained, wire};
 use crate::control::indexer::{IndexerLink, LinkError};
 use crate::control::mirror_fields;
 use crate::control::mirror_table::{MirrorTable, TableError};
@@ -85,7 +85,7 @@ impl Service {
         change: impl FnOnce(&dyn Store) -> Result<(MirrorId, T), StoreError> + Send + 'static,
     ) -> Result<T, Status> {
         let (id, changed) = self.parts.table.change(change).await.map_err(table_status)?;
-        self.parts.indexer.mirrors_changed(id).await;
+        self.parts.indexer.mirrors_changed(vec![id]).await;
         Ok(changed)
     }
 }
@@ -180,6 +180,24 @@ impl Cli for Service {
         })
         .await?;
         Ok(Response::new(()))
+    }
+
+    async fn apply_mirrors(
+        &self,
+        request: Request<Streaming<proto::ApplyMirrorsRequest>>,
+    ) -> Answer<proto::ApplyMirrorsReply> {
+        let mut edits = batch::receive(request.into_inner()).await?;
+        let added = edits.iter_mut().filter_map(|edit| match edit {
+            MirrorEdit::Add { settings, .. } => Some(settings),
+            MirrorEdit::Update { .. } | MirrorEdit::Remove(_) => None,
+        });
+        let warnings = locate::fill_in_all(added.collect(), &self.parts.locate).await;
+        if !edits.is_empty() {
+            let apply = move |store: &dyn Store| store.apply_mirrors(&edits, Timestamp::now());
+            let ids = self.parts.table.change_many(apply).await.map_err(table_status)?;
+            self.parts.indexer.mirrors_changed(ids).await;
+        }
+        Ok(Response::new(proto::ApplyMirrorsReply { warnings }))
     }
 
     async fn refresh_repository(&self, request: Request<proto::RefreshRepositoryRequest>) -> Answer<()> {
@@ -346,6 +364,7 @@ fn table_status(error: TableError) -> Status {
     match error {
         TableError::Store(StoreError::UnknownMirror(_)) => invalid_id(),
         TableError::Store(StoreError::NameTaken) => name_taken(),
+        TableError::Store(error @ StoreError::Batch { .. }) => Status::failed_precondition(error.to_string()),
         error => {
             tracing::warn!("RPC: {error}");
             Status::internal(error.to_string())

@@ -1,9 +1,10 @@
 //! The embedded backend: one SQLite file in the state directory, used by the daemon and the indexer at once.
 //!
 //! - [`schema`]: the tables, their version, and the settings of a connection
-//! - [`mirrors`], [`source`], [`logs`], [`stats`], [`leases`]: the statements of each part
+//! - [`batch`], [`mirrors`], [`source`], [`logs`], [`stats`], [`leases`]: the statements of each part
 //! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`values`]: how the types of the model become columns
+//! - [`identity`]: whether the file is the one from before
 //! - [`failure`]: what went wrong, in words that name the file and the way out
 //!
 //! The file is in WAL mode: readers see the last committed state and never wait for a writer, nor it for them. Each
@@ -11,7 +12,9 @@
 //! does not wait for a source scan that is being stored. The one long read, [`Store::source_entries`], opens a connection
 //! for itself, since it runs the caller's code.
 
+mod batch;
 mod failure;
+mod identity;
 mod leases;
 mod logs;
 mod mirrors;
@@ -25,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,10 +36,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use time::Date;
 
 use self::failure::Failure;
+use self::identity::Inode;
 use super::stats::{DateRange, FileDownloads, Period, StatsBatch, Traffic};
 use super::{
-    Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
-    SourceEntry, Store, StoreError, SyncRecord,
+    Change, ChangeWatch, LeaseName, LogEntry, MirrorEdit, Result, ScanBlockKey, SharedScan, SharedScanHead,
+    SourceChanges, SourceEntry, Store, StoreError, SyncRecord,
 };
 use crate::config::StatsRetention;
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
@@ -50,6 +55,9 @@ const STATE_DIR_MODE: u32 = 0o750;
 /// Store in an SQLite file.
 pub struct EmbeddedStore {
     file: PathBuf,
+    /// The file that is open.
+    inode: Option<Inode>,
+    replacement_told: AtomicBool,
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
 }
@@ -81,11 +89,16 @@ impl EmbeddedStore {
             ))
         })?;
         let file = state_dir.join(FILE_NAME);
-        let opened = schema::create_or_check(&file)
-            .and_then(|writer| Ok((writer, schema::connect(&file)?)))
+        let opened = identity::check(&file)
+            .and_then(|()| schema::create_or_check(&file))
+            .and_then(|mut writer| {
+                identity::mark(&mut writer, &file)?;
+                Ok((writer, schema::connect(&file)?))
+            })
             .map_err(|failure| failure.explain(&file, "opening it"));
         let (writer, reader) = opened?;
-        Ok(EmbeddedStore { file, writer: Mutex::new(writer), reader: Mutex::new(reader) })
+        let (inode, replacement_told) = (Inode::of(&file), AtomicBool::new(false));
+        Ok(EmbeddedStore { file, inode, replacement_told, writer: Mutex::new(writer), reader: Mutex::new(reader) })
     }
 
     /// Runs `change` as one transaction that holds the write lock from its start, so that what it reads stays true.
@@ -94,6 +107,7 @@ impl EmbeddedStore {
         step: &'static str,
         change: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Failure>,
     ) -> Result<T> {
+        self.check_in_place(step)?;
         let mut connection = lock(&self.writer);
         let run = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -101,7 +115,28 @@ impl EmbeddedStore {
             transaction.commit()?;
             Ok(outcome)
         };
-        run().map_err(|failure: Failure| failure.explain(&self.file, step))
+        let outcome = run();
+        outcome.map_err(|failure: Failure| failure.explain_on(&connection, &self.file, step))
+    }
+
+    /// Fails when the path leads to another file than the one that is open, or to none: what is written would be lost at the next
+    /// start. What was stored can still be read.
+    fn check_in_place(&self, step: &str) -> Result<()> {
+        let found = Inode::of(&self.file);
+        if found == self.inode {
+            self.replacement_told.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
+        let what = if found.is_some() { "replaced by another file" } else { "deleted or moved away" };
+        let error = Failure::Unusable(format!(
+            "the file was {what} while this program uses it, so nothing is written: `mirrorbits export` still reads what it \
+             held; put it back or restore it from a backup, then start both programs again"
+        ))
+        .explain(&self.file, step);
+        if !self.replacement_told.swap(true, Ordering::Relaxed) {
+            tracing::error!("{error}");
+        }
+        Err(error)
     }
 
     /// Runs `query`, all of whose statements see one consistent state.
@@ -112,7 +147,8 @@ impl EmbeddedStore {
     ) -> Result<T> {
         let mut connection = lock(&self.reader);
         let run = || query(&*connection.transaction()?);
-        run().map_err(|failure: Failure| failure.explain(&self.file, step))
+        let outcome = run();
+        outcome.map_err(|failure: Failure| failure.explain_on(&connection, &self.file, step))
     }
 }
 
@@ -136,6 +172,10 @@ impl Store for EmbeddedStore {
 
     fn remove_mirror(&self, id: MirrorId) -> Result<()> {
         self.write("removing a mirror", |transaction| mirrors::remove(transaction, id))
+    }
+
+    fn apply_mirrors(&self, edits: &[MirrorEdit], now: Timestamp) -> Result<Vec<MirrorId>> {
+        self.write("changing mirrors", |transaction| batch::apply(transaction, edits, now))
     }
 
     fn set_enabled(&self, id: MirrorId, enabled: bool, now: Timestamp) -> Result<bool> {

@@ -3,7 +3,7 @@
 //!
 //! - [`keys`]: the names of keys and channels
 //! - [`records`], [`file_facts`], [`logs`]: the forms of their values
-//! - [`mirrors`], [`source`], [`stats`], [`sightings`], [`leases`], [`scans`]: the operations
+//! - [`batch`], [`mirrors`], [`source`], [`stats`], [`sightings`], [`leases`], [`scans`]: the operations
 //! - [`watch`]: changes made by others; [`cluster`]: telling them that this node is there
 //! - [`transfer`]: copying everything, for `mirrorbits migrate`
 //! - [`address`], [`connection`], [`version`]: the way to the data, and whether it is ours
@@ -12,6 +12,7 @@
 //! A server that is away or frozen makes operations fail within seconds; nothing here waits for its return.
 
 mod address;
+mod batch;
 mod cluster;
 mod connection;
 mod failure;
@@ -43,8 +44,8 @@ use self::failure::Failure;
 use self::version::Purpose;
 use super::stats::{DateRange, FileDownloads, Period, Sighting, StatsBatch, Traffic};
 use super::{
-    Change, ChangeWatch, LeaseName, LogEntry, Result, ScanBlockKey, SharedScan, SharedScanHead, SourceChanges,
-    SourceEntry, Store, StoreError, SyncRecord,
+    Change, ChangeWatch, LeaseName, LogEntry, MirrorEdit, Result, ScanBlockKey, SharedScan, SharedScanHead,
+    SourceChanges, SourceEntry, Store, StoreError, SyncRecord,
 };
 use crate::config::{RedisSettings, StatsRetention};
 use crate::mirror::{DownloadProtocol, Mirror, MirrorId, MirrorSettings};
@@ -127,6 +128,10 @@ impl Store for RedisStore {
 
     fn remove_mirror(&self, id: MirrorId) -> Result<()> {
         self.with_session("removing a mirror", |session| mirrors::remove(session, id))
+    }
+
+    fn apply_mirrors(&self, edits: &[MirrorEdit], now: Timestamp) -> Result<Vec<MirrorId>> {
+        self.with_session("changing mirrors", |session| batch::apply(session, edits, now))
     }
 
     fn set_enabled(&self, id: MirrorId, enabled: bool, now: Timestamp) -> Result<bool> {
