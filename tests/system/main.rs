@@ -18,6 +18,7 @@ mod mirror_changes;
 mod outside_changes;
 mod packaging;
 mod pages;
+mod replaced_database;
 mod right_file;
 mod runtimes;
 mod scripts;
