@@ -6,8 +6,10 @@ TARGET = $${CARGO_TARGET_DIR:-target}
 .DEFAULT_GOAL := help
 # Minutes that `make soak` attacks the daemon, shared by the runtimes.
 MINUTES ?= 10
+# Seconds that `make fuzz` gives to each target.
+SECONDS ?= 60
 
-.PHONY: help build test demo soak bench micro-bench instructions deb fmt lint clean test-programs test-python test-valkey demo-programs
+.PHONY: help build test demo soak fuzz sanitize bench micro-bench instructions deb fmt lint clean test-programs test-python test-valkey demo-programs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -58,6 +60,12 @@ micro-bench: ## Measure the steps of a request without sockets
 instructions: ## Count the instructions of the steps of a request by callgrind, and compare with those recorded
 	@.ci/install valgrind
 	$(CARGO) bench --locked -p mirrorbits --bench instructions
+
+fuzz: ## Fuzz everything that reads bytes from outside (SECONDS=60 for each target; FUZZ_TARGETS="body ..." for some)
+	@fuzz/run $(SECONDS) $(FUZZ_TARGETS)
+
+sanitize: ## Run the unit tests of the unsafe parts, and all fuzz inputs so far, under AddressSanitizer
+	@.ci/sanitize
 
 deb: build ## Build the Debian package, into target/debian
 	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb

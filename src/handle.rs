@@ -29,7 +29,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use address::Peer;
+pub use address::{Networks, Peer, client_address};
 pub use settings::Settings;
 
 use choose::{Among, Choices};
@@ -80,6 +80,12 @@ impl Handler {
         }
         self.choices.clear();
         self.snapshot = snapshot;
+    }
+
+    /// Draws by the random numbers of `seed` from now on.
+    #[cfg(fuzzing)]
+    pub fn reseed(&mut self, seed: u64) {
+        self.random = fastrand::Rng::with_seed(seed);
     }
 
     /// What is answered from.

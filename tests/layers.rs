@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Parts of the workspace that a package may depend on, for building and running.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("mb-core", &[]),
     ("mb-index", &["mb-core"]),
     ("mb-indexer", &["mb-core", "mb-index"]),
     ("mirrorbits", &["mb-core", "mb-index"]),
     ("mb-tools", &["mb-core", "mb-index"]),
     ("mb-load", &[]),
+    ("mb-soak", &["mb-load"]),
     ("mb-bench", &["mb-core", "mb-index", "mb-load"]),
 ];
 

@@ -11,6 +11,7 @@
 //! - [`geo`]: from a network address to a place and an autonomous system
 //! - [`secret`]: passwords, and URLs without them
 //! - [`store`]: mirror records, source files and mirror logs, behind one trait
+//! - [`supervise`]: parts of a program that go on after a panic
 //! - [`link`]: the messages between the daemon and the indexer it supervises
 //! - [`time`]: Unix seconds as the store and the wire know them, and file times in nanoseconds
 //!
@@ -28,4 +29,5 @@ pub mod path;
 pub mod priority;
 pub mod secret;
 pub mod store;
+pub mod supervise;
 pub mod time;

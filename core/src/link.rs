@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::mirror::{MirrorId, ScanProtocol};
 use crate::time::Timestamp;
 
+/// Bytes of one line at most: the activity of 100,000 mirrors is half of it. A longer line ends the
+/// conversation, so that a defect of one program takes no memory without bound from the other.
+pub const MAX_LINE: usize = 32 << 20;
+
 /// Where the indexer of a state directory listens.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("indexer.sock")

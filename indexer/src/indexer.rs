@@ -11,6 +11,7 @@ use mb_core::mirror::{Mirror, MirrorId};
 use mb_core::store::{self, LeaseName, LogEntry, LogEvent, Store, StoreError};
 use mb_core::time::Timestamp;
 
+use crate::build::BuildSettings;
 use crate::build::publication::{Publication, PublicationError};
 use crate::http::{HttpClient, HttpClientError};
 use crate::job_panics::{self, JobPanicked};
@@ -189,7 +190,7 @@ impl Indexer {
 
     /// Publishes the whole index with the configuration in force.
     pub(crate) async fn publish_files(&self) -> Result<(), PublicationError> {
-        self.publication.publish_files(self.config().fix_timezone_offsets).await
+        self.publication.publish_files(BuildSettings::of(&self.config())).await
     }
 
     /// Appends to a mirror's log; what a mirror wrote is escaped and cut before it is stored. A failure is logged and no more: it never stops a scan or check.
@@ -272,8 +273,8 @@ impl Indexer {
                 job_panics::provoke("source-scan");
                 let mut publish_early = || {
                     job_progress.report("Publishing new files before hashing them".to_owned());
-                    let fix = indexer.config().fix_timezone_offsets;
-                    if let Err(error) = indexer.publication.build_and_publish(fix) {
+                    let settings = BuildSettings::of(&indexer.config());
+                    if let Err(error) = indexer.publication.build_and_publish(&settings) {
                         tracing::warn!(%error, "new files are published when they are hashed");
                     }
                 };

@@ -25,6 +25,9 @@ pub mod cli;
 #[doc(hidden)]
 pub mod measure;
 
+#[cfg(fuzzing)]
+pub use scan::rsync::fuzzing;
+
 mod build;
 mod http;
 mod indexer;

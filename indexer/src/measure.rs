@@ -12,7 +12,7 @@ use mb_core::time::{FileTime, Timestamp};
 use mb_index::Publisher;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::build::build_files;
+use crate::build::{BuildSettings, build_files};
 use crate::scan::listing::Listing;
 use crate::scan::results::{ScanFacts, ScanResults};
 
@@ -25,11 +25,11 @@ const ENTRIES_AT_ONCE: u32 = 100_000;
 
 /// Builds and publishes an index of `files` files on `mirrors` mirrors in `folder`, which is empty, and prints what it
 /// took. With one part all mirrors are complete, else each lacks a tenth of the `parts` subtrees that the repository is cut
-/// into.
+/// into. On the first `late` mirrors all times are off by a minute, so that each of their copies differs.
 ///
 /// # Errors
 /// Whatever fails.
-pub fn build(folder: &Path, files: u32, mirrors: u32, parts: u32) -> Result<(), Box<dyn std::error::Error>> {
+pub fn build(folder: &Path, files: u32, mirrors: u32, parts: u32, late: u32) -> Result<(), Box<dyn std::error::Error>> {
     let files_per_part = files.div_ceil(parts.max(1)).max(1);
     let store = EmbeddedStore::open(folder)?;
     for start in (0..files).step_by(ENTRIES_AT_ONCE as usize) {
@@ -39,10 +39,10 @@ pub fn build(folder: &Path, files: u32, mirrors: u32, parts: u32) -> Result<(), 
     let records: Vec<Mirror> = (1..=mirrors).map(mirror).collect();
     let results = ScanResults::open(folder)?;
     for record in &records {
-        results.replace(&facts(record.id), &listing(record.id, files, files_per_part, parts)?)?;
+        results.replace(&facts(record.id), &listing(record.id, files, files_per_part, parts, late)?)?;
     }
     println!(
-        "{files} files, {mirrors} mirrors, {parts} parts: {} bytes of scan results",
+        "{files} files, {mirrors} mirrors, {parts} parts, {late} late: {} bytes of scan results",
         size(&folder.join("scans.sqlite"))?
     );
 
@@ -50,7 +50,7 @@ pub fn build(folder: &Path, files: u32, mirrors: u32, parts: u32) -> Result<(), 
     fs::write("/proc/self/clear_refs", "5")?;
     let resident_before = resident("VmRSS:")?;
     let started = Instant::now();
-    let model = build_files(&store, &results.snapshot()?, &records, true)?;
+    let model = build_files(&store, &results.snapshot()?, &records, &BuildSettings::new(true, Vec::new()))?;
     let built = started.elapsed();
     let current = Publisher::new(&folder.join("index")).lock()?.publish(Some(&model), &records)?;
     let published = started.elapsed() - built;
@@ -80,6 +80,7 @@ fn listing(
     files: u32,
     files_per_part: u32,
     parts: u32,
+    late: u32,
 ) -> Result<Listing, Box<dyn std::error::Error>> {
     let lacks = |part: u32| {
         let place = u64::from(mirror.0) << 32 | u64::from(part);
@@ -87,7 +88,8 @@ fn listing(
     };
     let mut listing = Listing::default();
     for number in (0..files).filter(|number| !lacks(number / files_per_part)) {
-        let modified = Some(FileTime::from_seconds(i64::from(number)));
+        let seconds = i64::from(number) + if mirror.0 <= late { 60 } else { 0 };
+        let modified = Some(FileTime::from_seconds(seconds));
         listing.push(&path(number, files_per_part).as_bytes()[1..], u64::from(number), modified)?;
     }
     listing.sort();

@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn layout_is_kept_and_everything_else_escaped() {
         let mut out = Escaped(Vec::new());
-        write!(out, "a\tb\n{}\t{}\n", "\x1b[2J\r", "c\u{202e}d").unwrap();
+        let (moved, turned) = ("\x1b[2J\r", "c\u{202e}d");
+        write!(out, "a\tb\n{moved}\t{turned}\n").unwrap();
         out.write_all(b"\xff\n").unwrap();
         assert_eq!(String::from_utf8(out.0).unwrap(), "a\tb\n\\x1b[2J\\r\tc\\u{202e}d\n\\xff\n");
     }

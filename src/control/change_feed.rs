@@ -20,6 +20,7 @@ pub async fn follow(table: Arc<MirrorTable>, indexer: IndexerLink) {
     let _watch = table.watch_store(Box::new(move |_| notifier.notify_one()));
     loop {
         changed.notified().await;
+        mb_core::fault::point("change-feed");
         match table.publish_changes().await {
             Ok(Some(Replaced { before, after })) => {
                 let ids = changed_by_operators(&before, &after);

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{RecvTimeoutError, Sender, bounded, select};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use mb_core::fault;
 use mb_core::geo::GeoDatabase;
 use mb_core::priority::give_way;
+use mb_core::supervise::keep_going;
 use mb_index::{
     CURRENT_NAME, FileIndex, Kind, MirrorIndex, Opened, file_name, open_newest_files, open_newest_mirrors, read_current,
 };
@@ -38,17 +40,6 @@ pub struct IndexWatch {
 
 /// Has the folder followed until it is dropped.
 pub struct Following(#[expect(dead_code, reason = "that it is gone is what is told")] Sender<Infallible>);
-
-/// Says so when the thread that follows ends by a defect of ours.
-struct LastWords;
-
-impl Drop for LastWords {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!("the index is not followed any more: please report this, and restart the daemon");
-        }
-    }
-}
 
 impl IndexWatch {
     /// Opens the newest generations in `dir` that pass their checks.
@@ -105,26 +96,31 @@ impl IndexWatch {
         let (follows, followed) = bounded(0);
         let work = move || {
             let _watcher = watcher;
-            let _last_words = LastWords;
             give_way();
-            loop {
-                select! {
-                    recv(followed) -> _ => return,
-                    // Nobody tells of changes any more when they cannot be watched for.
-                    recv(changes) -> change => if change.is_err() {
-                        match followed.recv_timeout(LOOK_INTERVAL) {
-                            Err(RecvTimeoutError::Timeout) => {}
-                            _ => return,
-                        }
-                    },
-                    default(LOOK_INTERVAL) => {}
-                }
-                self.look();
-                self.publication.release_retired();
-            }
+            keep_going("index", || self.keep_up(&followed, &changes));
         };
         std::thread::Builder::new().name("index".to_owned()).spawn(work)?;
         Ok(Following(follows))
+    }
+
+    /// Looks at the folder whenever it changes, until nobody is on the other end of `followed`.
+    fn keep_up(&mut self, followed: &Receiver<Infallible>, changes: &Receiver<()>) {
+        loop {
+            fault::point("index");
+            select! {
+                recv(followed) -> _ => return,
+                // Nobody tells of changes any more when they cannot be watched for.
+                recv(changes) -> change => if change.is_err() {
+                    match followed.recv_timeout(LOOK_INTERVAL) {
+                        Err(RecvTimeoutError::Timeout) => {}
+                        _ => return,
+                    }
+                },
+                default(LOOK_INTERVAL) => {}
+            }
+            self.look();
+            self.publication.release_retired();
+        }
     }
 
     /// Puts what `CURRENT` names in use, if it is not yet.

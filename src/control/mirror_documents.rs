@@ -5,11 +5,12 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 
+use mb_core::foreign_text::ForeignText;
 use mb_core::mirror::Mirror;
 use saphyr::{MarkedYaml, ScalarStyle, YamlData, YamlLoader};
 use saphyr_parser::Parser;
 
-use super::mirror_fields::{self, COMMENT_MARKER, FieldError};
+use super::mirror_fields::{self, COMMENT_MARKER, FieldError, LONGEST_SHOWN};
 
 /// What is wrong with a document.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,12 +42,12 @@ pub enum DocumentError {
     /// More than one mistake.
     #[error("{}", shown_mistakes(.0))]
     Several(Vec<DocumentError>),
-    /// A key is there twice.
-    #[error("line {line}: {key} is given twice")]
+    /// A key is there twice, or a mirror.
+    #[error("line {line}: {key} is given twice", key = ForeignText::new(key).at_most(LONGEST_SHOWN))]
     Twice {
         /// Of the second one, counted from 1.
         line: usize,
-        /// The key, or the name of a mirror.
+        /// The key, or the name of a mirror, or what stands for one that may be a part of a secret.
         key: String,
     },
     /// A mirror without `Name`.
@@ -76,6 +77,8 @@ struct Field {
     line: usize,
     key: String,
     value: String,
+    /// The value is a single line that starts on that of its key, so that no part of it can belong to another key.
+    alone: bool,
 }
 
 /// A mirror of a list.
@@ -133,8 +136,11 @@ pub fn read_list(text: &str) -> Result<Vec<Listed>, DocumentError> {
     let mut mistakes = Vec::new();
     for element in elements {
         match listed(element) {
-            Ok(mirror) if names.insert(mirror.name.clone()) => mirrors.push(mirror),
-            Ok(Listed { line, name, .. }) => mistakes.push(DocumentError::Twice { line, key: name }),
+            Ok((mirror, _)) if names.insert(mirror.name.clone()) => mirrors.push(mirror),
+            Ok((Listed { line, name, .. }, alone)) => {
+                let key = if alone { name } else { "the mirror".to_owned() };
+                mistakes.push(DocumentError::Twice { line, key });
+            }
             Err(mistake) => mistakes.push(mistake),
         }
     }
@@ -148,12 +154,15 @@ pub fn read_list(text: &str) -> Result<Vec<Listed>, DocumentError> {
     }
 }
 
-fn listed(element: MarkedYaml<'_>) -> Result<Listed, DocumentError> {
+/// A mirror of a list, and whether its name stands on lines of its own.
+fn listed(element: MarkedYaml<'_>) -> Result<(Listed, bool), DocumentError> {
     let line = line_of(&element);
     let fields = fields(element)?;
-    let name = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
-    let name = name.map(|field| field.value.clone()).filter(|name| !name.is_empty());
-    Ok(Listed { name: name.ok_or(DocumentError::NoName { line })?, line, fields })
+    let name_field = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
+    let alone = name_field.is_some_and(|field| field.alone);
+    let name = name_field.map(|field| field.value.clone()).filter(|name| !name.is_empty());
+    let name = name.ok_or(DocumentError::NoName { line })?;
+    Ok((Listed { name, line, fields }, alone))
 }
 
 /// The first document of `text`; `None` when there is none.
@@ -186,9 +195,12 @@ fn fields(node: MarkedYaml<'_>) -> Result<Vec<Field>, DocumentError> {
         let line = line_of(&key);
         let key = scalar(key)?;
         if fields.iter().any(|field| field.key.eq_ignore_ascii_case(&key)) {
+            let known = mirror_fields::keys().any(|known| known.eq_ignore_ascii_case(&key));
+            let key = if known { key } else { "a key".to_owned() };
             return Err(DocumentError::Twice { line, key });
         }
-        fields.push(Field { line, key, value: scalar(value)? });
+        let alone = value.span.start.line() == line && value.span.end.line() == line;
+        fields.push(Field { line, key, value: scalar(value)?, alone });
     }
     Ok(fields)
 }
@@ -213,8 +225,13 @@ fn line_of(node: &MarkedYaml<'_>) -> usize {
 }
 
 fn set_all(fields: &[Field], mirror: &mut Mirror) -> Result<(), DocumentError> {
-    for Field { line, key, value } in fields {
-        mirror_fields::set(mirror, key, value).map_err(|error| DocumentError::Field { line: *line, error })?;
+    for Field { line, key, value, alone } in fields {
+        mirror_fields::set(mirror, key, value).map_err(|error| {
+            // What looks like a key may be a further line of a value.
+            let is_shown = *alone && matches!(error, FieldError::Value { .. });
+            let error = if is_shown { error } else { error.without_typed() };
+            DocumentError::Field { line: *line, error }
+        })?;
     }
     Ok(())
 }
@@ -269,7 +286,7 @@ mod tests {
         let mistakes = [
             ("Name: x\nScore: [", "line 3: while parsing"),
             ("Name: x: y", "line 1: mapping values are not allowed"),
-            ("\nColour: red", "line 2: unknown key \"Colour\""),
+            ("\nColour: red", "line 2: unknown key: the keys are"),
             ("Score: much", "line 1: Score: \"much\" is not allowed; give a whole number"),
             ("Score:", "line 1: Score: \"\" is not allowed"),
             ("Score: 1\nscore: 2", "line 2: score is given twice"),
@@ -316,6 +333,30 @@ mod tests {
             settings.latitude = latitude;
             prop_assume!(!texts.iter().any(|text| text.contains(COMMENT_MARKER)));
             prop_assert_eq!(edited(&mirror_fields::to_yaml(&written)).unwrap(), written);
+        }
+
+        /// A line of a password was shown as a key or a value that is not allowed.
+        #[test]
+        fn no_error_shows_a_password(
+            before in "(Score|Enabled|RsyncURL|Colour|Name):( |\n|\n  | \"| '| \\[| \\{a: | \\|\n  |\n - | !x )",
+            around in "(|rsync://u:|rsync://u:p/|'|\"|\\[|a: |\n  )",
+            after in "(|@a.example/m/|\n  x|\"|\\]|\\}|: b|\n: b|'\nScore: x|\nScore: x)",
+        ) {
+            // What stands alone after a key of no URL is no password.
+            let is_part = before.contains(['\n', '[', '{', '|']) || around.contains("//") || around.contains('\n');
+            prop_assume!(is_part || before.starts_with("RsyncURL"));
+            let text = format!("{before}{around}hunter2{after}\n");
+            for text in [text.clone(), format!("- {}\n", text.trim_end().replace('\n', "\n  "))] {
+                let mut changed = mirror();
+                let error = match read_list(&text) {
+                    Ok(list) => list.iter().find_map(|mirror| mirror.apply_to(&mut changed).err()),
+                    Err(error) => Some(error),
+                };
+                let shown = format!("{:?}", error.map(|error| error.to_string()));
+                prop_assert!(!shown.contains("hunter2"), "{text:?}: {shown}");
+                let shown = format!("{:?}", edited(&text).map(|_| ()).map_err(|error| error.to_string()));
+                prop_assert!(!shown.contains("hunter2"), "{text:?}: {shown}");
+            }
         }
 
         #[test]

@@ -4,7 +4,9 @@
 
 use std::fmt::Write as _;
 
+use mb_core::foreign_text::ForeignText;
 use mb_core::mirror::{AllowRedirects, Mirror};
+use mb_core::secret::WithoutPassword;
 
 /// Separates the keys from the comment.
 pub const COMMENT_MARKER: &str = "##### Comments go below this line #####";
@@ -12,22 +14,46 @@ pub const COMMENT_MARKER: &str = "##### Comments go below this line #####";
 /// Names the comment where it is set as the other keys are.
 const COMMENT_KEY: &str = "Comment";
 
-/// Why a key cannot be set to a value.
+/// Longest key or value that an error shows, in characters.
+pub const LONGEST_SHOWN: usize = 200;
+
+/// Why a key cannot be set to a value. The text may hold what was typed: see [`FieldError::without_typed`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// No such key.
-    #[error("unknown key {0:?}: the keys are {keys}, {COMMENT_KEY}", keys = keys().collect::<Vec<_>>().join(", "))]
+    /// No such key. The text is the key after a space, quoted and escaped, or empty.
+    #[error("unknown key{0}: the keys are {keys}, {COMMENT_KEY}", keys = keys().collect::<Vec<_>>().join(", "))]
     UnknownKey(String),
     /// Not a value of the key's type.
-    #[error("{key}: {value:?} is not allowed; give {allowed}")]
+    #[error("{key}: {value} is not allowed; give {allowed}")]
     Value {
         /// The key.
         key: &'static str,
-        /// As it was given.
+        /// As it was given, quoted and escaped, or a stand-in for it.
         value: String,
         /// What is allowed.
         allowed: &'static str,
     },
+}
+
+impl FieldError {
+    /// The same error without what was typed, for when that may be a part of something else, such as a password.
+    pub fn without_typed(self) -> FieldError {
+        match self {
+            FieldError::UnknownKey(_) => FieldError::UnknownKey(String::new()),
+            FieldError::Value { key, allowed, .. } => FieldError::Value { key, value: NOT_SHOWN.to_owned(), allowed },
+        }
+    }
+}
+
+/// Stands for a value that is not shown.
+const NOT_SHOWN: &str = "the value";
+
+/// What was typed, for an error: quoted, escaped and cut. A value with a login or an assignment is not shown at all.
+fn typed(text: &str) -> String {
+    if text.contains(['@', ':', '=', '\n']) {
+        return NOT_SHOWN.to_owned();
+    }
+    format!("\"{}\"", ForeignText::new(text).at_most(LONGEST_SHOWN))
 }
 
 /// Where a key's value is kept, which also tells its type.
@@ -83,8 +109,8 @@ pub fn set(mirror: &mut Mirror, key: &str, value: &str) -> Result<(), FieldError
     let (key, place) = FIELDS
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(key))
-        .ok_or_else(|| FieldError::UnknownKey(key.to_owned()))?;
-    let refuse = |allowed| FieldError::Value { key, value: value.to_owned(), allowed };
+        .ok_or_else(|| FieldError::UnknownKey(format!(" {}", typed(key))))?;
+    let refuse = |allowed| FieldError::Value { key, value: typed(value), allowed };
     match place {
         Place::Text(at) => value.clone_into(at(mirror)),
         Place::Flag(at) => *at(mirror) = flag(value).ok_or_else(|| refuse("true or false"))?,
@@ -117,11 +143,14 @@ pub fn to_yaml(mirror: &Mirror) -> String {
     yaml
 }
 
-/// Lines `- old` and `+ new` for what differs; empty when nothing does.
+/// Lines `- old` and `+ new` for what differs; empty when nothing does. Passwords in URLs are hidden, also where they are
+/// what differs.
 pub fn difference(old: &Mirror, new: &Mirror) -> String {
     let mut difference = String::new();
-    for (old, new) in lines(old).into_iter().zip(lines(new)) {
-        if old != new {
+    let (old_shown, new_shown) = (lines(&without_passwords(old)), lines(&without_passwords(new)));
+    let differs = lines(old).into_iter().zip(lines(new)).map(|(old, new)| old != new);
+    for ((old, new), differs) in old_shown.into_iter().zip(new_shown).zip(differs) {
+        if differs {
             let _ = writeln!(difference, "- {old}\n+ {new}");
         }
     }
@@ -134,6 +163,20 @@ pub fn difference(old: &Mirror, new: &Mirror) -> String {
         }
     }
     difference
+}
+
+/// The mirror with `***` for the password of each URL.
+fn without_passwords(mirror: &Mirror) -> Mirror {
+    let mut mirror = mirror.clone();
+    for (key, place) in &FIELDS {
+        if let Place::Text(at) = place
+            && key.ends_with("URL")
+        {
+            let shown = WithoutPassword(at(&mut mirror)).to_string();
+            *at(&mut mirror) = shown;
+        }
+    }
+    mirror
 }
 
 /// `Key: value` of every key.
@@ -305,6 +348,18 @@ second
         new.settings.comment = "third".into();
         assert_eq!(difference(&mirror(), &new), "- Score: 0\n+ Score: 5\n- first\n- second\n+ third\n");
         assert_eq!(difference(&new, &new), "");
+    }
+
+    /// A changed password was printed by `set`, `edit` and `apply`.
+    #[test]
+    fn a_difference_shows_no_password() {
+        let (mut old, mut new) = (mirror(), mirror());
+        old.settings.rsync_url = "rsync://user:hunter2@a.example/m/".into();
+        new.settings.rsync_url = "rsync://user:hun/ter3@a.example/m/".into();
+        new.settings.ftp_url = "ftp://user:hunter4@a.example/".into();
+        let shown = difference(&old, &new);
+        assert_eq!(shown.lines().count(), 4, "{shown}");
+        assert!(shown.contains("***") && !shown.contains("hun") && !shown.contains("ter"), "{shown}");
     }
 
     proptest! {

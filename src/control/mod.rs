@@ -3,6 +3,7 @@
 //! - [`change_feed`]: brings what others change in the store before the shards, too
 //! - [`daemon`]: puts it all together, from start to end
 //! - [`orders`]: what operators order of the running daemon
+//! - `connections`: limits of the connections to its servers
 //! - [`control_socket`]: a listening socket of the control plane
 //! - [`index_watch`]: puts new generations of the index before the shards
 //! - [`mirror_table`]: publishes the mirrors that the store holds, so that shards see them
@@ -17,6 +18,7 @@
 //! - [`version`]: what program this is
 
 pub mod change_feed;
+mod connections;
 pub mod control_socket;
 pub mod daemon;
 pub mod explain;
@@ -32,4 +34,5 @@ pub mod pid_file;
 pub mod retention;
 pub mod rpc;
 pub mod service_manager;
+mod tasks;
 pub mod version;

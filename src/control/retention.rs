@@ -24,6 +24,7 @@ pub async fn prune(table: &Arc<MirrorTable>, retention: StatsRetention) -> Resul
 pub async fn follow(table: Arc<MirrorTable>, mut retention: watch::Receiver<StatsRetention>) {
     let mut pruned: Option<(StatsRetention, Date)> = None;
     loop {
+        mb_core::fault::point("retention");
         let due = (*retention.borrow_and_update(), UtcDateTime::now().date());
         if due.0 != StatsRetention::default() && pruned != Some(due) {
             match prune(&table, due.0).await {

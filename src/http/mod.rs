@@ -18,3 +18,6 @@ pub mod reader;
 pub mod request;
 pub mod response;
 pub mod target;
+
+#[cfg(test)]
+mod found_by_fuzzing;

@@ -235,7 +235,11 @@ fn failure(error: httparse::Error, head: &[u8]) -> Parsed<'static> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADER_FIELDS];
     match httparse::Request::new(&mut []).parse_with_uninit_headers(allowed, &mut fields) {
         Ok(_) => Parsed::Rejected(limit.rejection),
-        Err(error) => rejection(error, allowed),
+        Err(error) => match rejection(error, allowed) {
+            // A version that is cut off by the limit.
+            Parsed::Incomplete => Parsed::Rejected(limit.rejection),
+            refused => refused,
+        },
     }
 }
 
@@ -250,18 +254,17 @@ fn rejection(error: httparse::Error, head: &[u8]) -> Parsed<'static> {
 /// Whether a request line whose version is not supported is well-formed: method, target and `HTTP/<digit>.<digit>`. `None` while
 /// its end is missing.
 fn other_version(head: &[u8]) -> Option<Rejection> {
-    let version = head.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
-    match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor, end @ ..]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            match end {
-                [] | [b'\r'] => None,
-                [b'\n', ..] | [b'\r', b'\n', ..] => Some(Rejection::Version),
-                _ => Some(Rejection::Malformed),
-            }
-        }
-        _ => Some(Rejection::Malformed),
+    let Some(version) = head.splitn(3, |&byte| byte == b' ').nth(2) else { return Some(Rejection::Malformed) };
+    let is_digit = |place: usize| version.get(place).is_none_or(u8::is_ascii_digit);
+    let is_version = b"HTTP/".starts_with(version.get(..5).unwrap_or(version))
+        && is_digit(5)
+        && version.get(6).is_none_or(|&byte| byte == b'.')
+        && is_digit(7);
+    match version.get(8..) {
+        _ if !is_version => Some(Rejection::Malformed),
+        None | Some([] | [b'\r']) => None,
+        Some([b'\n', ..] | [b'\r', b'\n', ..]) => Some(Rejection::Version),
+        Some(_) => Some(Rejection::Malformed),
     }
 }
 

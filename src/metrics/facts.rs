@@ -1,5 +1,6 @@
 //! Everything that one look at the daemon shows, gathered before anything is made of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -28,6 +29,10 @@ pub struct Facts<'a> {
     pub indexer: IndexerAnswer,
     /// What is known of the download counts and the download log.
     pub figures: &'a Figures,
+    /// Panics by the name of the thread.
+    pub panics: BTreeMap<String, u64>,
+    /// How often parts of the program were started again after a panic.
+    pub restarts: BTreeMap<String, u64>,
     /// How often the repository is scanned; `None` when that is on request only.
     pub source_interval: Option<Duration>,
 }

@@ -131,6 +131,7 @@ fn date(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use mb_core::config;
@@ -169,6 +170,8 @@ mod tests {
             store,
             indexer,
             figures,
+            panics: BTreeMap::new(),
+            restarts: BTreeMap::new(),
             source_interval: Some(Duration::from_secs(300)),
         })
     }

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CACHE_CONTROL: &str = "Cache-Control: private, no-cache\r\n";
 
 /// Answers questions, with counts from `store`, for as long as the returned future is polled.
-pub async fn answer_questions(mut questions: mpsc::Receiver<Question>, store: Arc<dyn Store>) {
+pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: Arc<dyn Store>) {
     let traffic = Arc::new(RecentTraffic::new(move || {
         // A store that is away is reported where it is written to.
         Counted::read(&*store).inspect_err(|error| tracing::debug!("?mirrorstats: {error}")).ok()
@@ -33,6 +33,7 @@ pub async fn answer_questions(mut questions: mpsc::Receiver<Question>, store: Ar
     // One at a time, since the cores are for the shards.
     let turns = Arc::new(Semaphore::new(1));
     while let Some(Question { subject, form, accepts_gzip, settings, answer: mut asker }) = questions.recv().await {
+        mb_core::fault::point("pages");
         // A question that is dropped here is refused.
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
         let (traffic, turns) = (Arc::clone(&traffic), Arc::clone(&turns));

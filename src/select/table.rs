@@ -54,11 +54,15 @@ pub struct TableMirror {
 }
 
 impl TableMirror {
-    /// The publisher leaves invalid records out. Should a published table hold a URL that could end a header line all the
-    /// same, its mirror is not selectable.
+    /// The publisher leaves invalid records out. Should a published table hold a URL or a country, the two values that
+    /// header fields show, that could end a header line all the same, its mirror is not selectable.
     fn new(mut mirror: Mirror) -> TableMirror {
-        if !is_harmless_url(&mirror.settings.http_url) {
+        let settings = &mirror.settings;
+        let harmless_countries =
+            settings.country_codes.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | ',' | '-'));
+        if !is_harmless_url(&settings.http_url) || !harmless_countries {
             mirror.settings.http_url.clear();
+            mirror.settings.country_codes.clear();
             mirror.state.enabled = false;
         }
         let settings = &mirror.settings;
@@ -231,5 +235,44 @@ impl MirrorTable {
     /// the rules.
     pub fn place_of_asn(&self, asn: u32) -> Option<u32> {
         self.asns.binary_search(&asn).ok().map(|place| place as u32 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mb_core::mirror::{Health, MirrorSettings, MirrorState};
+
+    use super::*;
+
+    fn row(http_url: &str, country_codes: &str) -> TableMirror {
+        let settings = MirrorSettings {
+            name: "m".into(),
+            http_url: http_url.into(),
+            country_codes: country_codes.into(),
+            ..MirrorSettings::default()
+        };
+        let up = Health { up: true, down_reason: String::new() };
+        let state = MirrorState { enabled: true, http: up.clone(), https: up, ..MirrorState::default() };
+        TableMirror::new(Mirror { id: MirrorId(1), settings, state })
+    }
+
+    /// A table that another program made, or a damaged one, could put header fields of its own into each redirect.
+    #[test]
+    fn a_row_that_could_split_an_answer_is_not_selectable() {
+        assert!(row("http://a.example/", "FR DE").mirror.state.enabled);
+        for url in
+            ["http://a/\r\nSet-Cookie: x=y/", "http://a/\n/", "http://a/\0/", "http://a b/", "http://a/>/", "\u{85}/"]
+        {
+            let row = row(url, "FR");
+            assert!(!row.mirror.state.enabled, "{url:?}");
+            for url in [&row.mirror.settings.http_url, &row.http_url, &row.https_url] {
+                assert!(is_harmless_url(url), "{url:?}");
+            }
+        }
+        for codes in ["FR\r\nSet-Cookie:x=y", "F\0", "\"", "FR;geo=x", "é"] {
+            let table = MirrorTable::new(vec![row("http://a.example/", codes).mirror]);
+            assert!(!table.row(0).mirror.state.enabled, "{codes:?}");
+            assert_eq!(table.shown(0, DownloadProtocol::Http).geo_label, b"", "{codes:?}");
+        }
     }
 }

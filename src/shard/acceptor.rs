@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
@@ -104,6 +105,13 @@ pub(super) fn accept_some(frame: &Frame, shard: &Shard, room: usize) -> io::Resu
         }
     }
     Ok(true)
+}
+
+/// Whether a connection waits to be accepted from a socket. One that comes later is told by the poller.
+pub(super) fn is_awaited(frame: &Frame) -> bool {
+    let mut polled = [PollFd::new(&*frame.socket, PollFlags::IN)];
+    // Where this fails, accepting tells why.
+    retry_on_intr(|| poll(&mut polled, Some(&Timespec::default()))).map_or(true, |ready| ready > 0)
 }
 
 /// Accepts what is queued, so that nobody is reset when the socket is closed.

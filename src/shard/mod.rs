@@ -24,6 +24,8 @@ mod connection;
 mod deadline;
 mod fault;
 pub mod front;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gate;
 pub mod listener;
 mod poller;

@@ -226,6 +226,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Failures of shards within [`DEATHS_TIME`] after which the process is to be started anew.
 const DEATHS_MAX: usize = 3;
 const DEATHS_TIME: Duration = Duration::from_secs(60);
+/// Pause after a shard could not be started in the place of one that failed, as for want of a thread.
+const START_AGAIN: Duration = Duration::from_secs(1);
 
 /// The running shards, and where they accept.
 pub struct Pool {
@@ -356,15 +358,18 @@ impl Pool {
     }
 
     fn replace(&self, number: usize) -> Result<(), ShardsFailed> {
-        let now = Instant::now();
-        let deaths = &mut *lock(&self.deaths);
-        deaths.retain(|&death| now.saturating_duration_since(death) < DEATHS_TIME);
-        deaths.push_back(now);
-        if deaths.len() >= DEATHS_MAX {
-            return Err(ShardsFailed::TooOften);
-        }
         // A stop that comes meanwhile waits for this lock, and finds the new shard.
         let shards = &mut *lock(&self.shards);
+        // A shard that could not be started in the place of one that failed has no thread, and is no further failure.
+        if shards[number].is_some() {
+            let now = Instant::now();
+            let deaths = &mut *lock(&self.deaths);
+            deaths.retain(|&death| now.saturating_duration_since(death) < DEATHS_TIME);
+            deaths.push_back(now);
+            if deaths.len() >= DEATHS_MAX {
+                return Err(ShardsFailed::TooOften);
+            }
+        }
         let starter = lock(&self.starter);
         let (Some(starter), true) = (&*starter, self.orders.stage() < Stage::Draining) else { return Ok(()) };
         if let Some(failed) = shards[number].take() {
@@ -377,15 +382,19 @@ impl Pool {
         match started {
             Ok(shard) => {
                 shards[number] = Some(shard);
-                for front in self.fronts() {
+                // Under this lock no front is given to the shards meanwhile, which would post its listeners once more.
+                let fronts = lock(&self.fronts);
+                drop(self.orders.fetch_listeners(number));
+                for front in fronts.iter() {
                     let listeners = front.listeners_of(number, self.shards());
                     self.orders.post(listeners.into_iter().map(|listener| (number, listener)).collect());
                 }
                 tracing::warn!(shard = number, "another shard has taken the place of one that failed");
             }
-            // It is tried again, which counts as another failure.
+            // It is tried again.
             Err(reason) => {
-                tracing::error!(shard = number, "no other shard can take the place of one that failed: {reason}")
+                tracing::error!(shard = number, "no other shard can take the place of one that failed: {reason}");
+                std::thread::sleep(START_AGAIN);
             }
         }
         Ok(())
@@ -393,8 +402,9 @@ impl Pool {
 
     /// Gives the sockets of `front` to the shards, which accept when it is open.
     pub fn attend(&self, front: Front) {
+        let mut fronts = lock(&self.fronts);
         self.orders.post(front.listeners(self.shards()));
-        lock(&self.fronts).push(Arc::new(front));
+        fronts.push(Arc::new(front));
     }
 
     /// Where the shards accept, oldest first.
@@ -473,6 +483,15 @@ impl Pool {
         }
         // The statistics end when nothing can come from a shard any more.
         *lock(&self.starter) = None;
+    }
+}
+
+/// The control thread has panicked if shards still run: what is under way is answered before the process ends.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.orders.stage() < Stage::Draining {
+            self.stop(CLOSE_TIME);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::acceptor::accept_some;
+use super::acceptor::{accept_some, is_awaited};
 use super::capacity;
 use super::connection::{Connection, Next};
 use super::deadline::{Deadlines, Wait};
@@ -108,6 +108,12 @@ impl Rounds {
         }
     }
 
+    /// The shard whose connections these are.
+    #[cfg(fuzzing)]
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
     /// Gives every connection to which something has happened its turn. It waits for at most `patience` until something has.
     ///
     /// # Errors
@@ -169,9 +175,14 @@ impl Rounds {
             let Some(frame) = shard.poller.door(door) else { continue };
             let limit = shard.capacity.connections();
             let room = |shard: &Shard| limit.saturating_sub(shard.connections.get());
-            if room(&shard) == 0 && self.make_room() == 0 {
-                frame.fail(capacity::full(limit));
-                continue;
+            if room(&shard) == 0 {
+                if !is_awaited(&frame) {
+                    continue;
+                }
+                if self.make_room() == 0 {
+                    frame.fail(capacity::full(limit));
+                    continue;
+                }
             }
             match accept_some(&frame, &shard, room(&shard)) {
                 Ok(true) => self.knocked.push(door),

@@ -76,7 +76,7 @@ impl Gathered {
             let of_day = of_day(&mut self.days, *day, self.files.as_deref());
             for (path, requests) in &counts.files {
                 of_day.add_path(path, *requests, self.files.as_deref());
-                self.downloads += requests;
+                self.downloads = self.downloads.saturating_add(*requests);
             }
             for (mirror, traffic) in &counts.mirrors {
                 of_day.mirrors.entry(*mirror).or_default().add(*traffic);

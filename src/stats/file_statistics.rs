@@ -65,9 +65,10 @@ pub enum Answer {
 }
 
 /// Answers questions from `store` for as long as the returned future is polled.
-pub async fn answer_questions(mut questions: mpsc::Receiver<Question>, store: Arc<dyn Store>) {
+pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: Arc<dyn Store>) {
     let turns = Arc::new(Semaphore::new(ASKED_AT_ONCE));
     while let Some(Question { path, asked, answer: mut asker }) = questions.recv().await {
+        mb_core::fault::point("file-statistics");
         let (turns, store) = (Arc::clone(&turns), Arc::clone(&store));
         tokio::spawn(async move {
             let reading = async {

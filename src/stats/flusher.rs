@@ -25,17 +25,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, select};
+use mb_core::fault;
 use mb_core::mirror::MirrorId;
 use mb_core::priority::give_way;
-use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
+use mb_core::store::{StatsBatch, Store, StoreError};
+use mb_core::supervise::keep_going;
 use time::Date;
 
 use self::pace::Pace;
 use self::spool_slot::SpoolSlot;
 use self::store_thread::{Answer, Job, StoreThread};
 use super::delivery::Gathered;
+use super::download_dedup::DownloadDedup;
 use super::figures::Figures;
-use super::same_download::SeenDownloads;
 use super::spool::BatchId;
 use super::tally::{Download, Tally, date_of};
 
@@ -67,25 +69,25 @@ impl Flusher {
         figures: Arc<Figures>,
     ) -> std::io::Result<Flusher> {
         let (stop, stopped) = bounded(1);
-        let worker = Worker {
+        let mut worker = Worker {
             inbox,
             spares,
             store: StoreThread::start(store)?,
             spool: SpoolSlot::new(state_dir.to_owned()),
             pace: Pace::Due,
-            seen: SeenDownloads::default(),
+            dedup: DownloadDedup::default(),
             gathered: Gathered::default(),
-            undecided: Vec::new(),
-            asked: None,
             on_its_way: None,
             name: format!("{:016x}", fastrand::u64(..)),
             number: 0,
             away: false,
             figures,
+            ending: None,
         };
         let work = move || {
             give_way();
-            worker.run(&stopped);
+            keep_going("statistics", || worker.run(&stopped));
+            worker.end();
         };
         let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(work)?;
         Ok(Flusher { stop, thread })
@@ -109,13 +111,12 @@ impl Flusher {
     }
 }
 
-/// A request for a part of a file that this node has not seen before; others may have.
-struct Undecided {
+/// What a request for a part of a file counts for, unless it belongs to a download that was counted.
+struct Candidate {
     day: Date,
     path: Vec<u8>,
     size: u64,
     mirror: MirrorId,
-    sighting: Sighting,
 }
 
 /// The batch that was sent.
@@ -141,34 +142,38 @@ struct Worker {
     store: StoreThread,
     spool: SpoolSlot,
     pace: Pace,
-    seen: SeenDownloads,
+    dedup: DownloadDedup<Candidate>,
     /// What is in memory alone.
     gathered: Gathered,
-    undecided: Vec<Undecided>,
-    /// The number of the question about what is undecided.
-    asked: Option<u64>,
     on_its_way: Option<OnItsWay>,
     /// Under which the store knows this process.
     name: String,
-    /// Of the latest batch, or question.
+    /// Of the latest batch.
     number: u64,
     /// The latest attempt to reach the store failed.
     away: bool,
     figures: Arc<Figures>,
+    /// Until when the store has time for the last counts, once the flusher is told to end.
+    ending: Option<Instant>,
 }
 
 impl Worker {
-    fn run(mut self, stopped: &Receiver<Instant>) {
+    /// Works until it is told to end, and delivers what is left. Called again after a panic, it goes on with what it has.
+    fn run(&mut self, stopped: &Receiver<Instant>) {
+        if let Some(deadline) = self.ending {
+            return self.finish(deadline);
+        }
         let mut next_collection = Instant::now() + INTERVAL;
         let mut spool_at = None;
         let deadline = loop {
+            fault::point("statistics");
             let due = [spool_at, self.pace.wake_up(Instant::now())];
             let wake_up = due.into_iter().flatten().fold(next_collection, Instant::min);
             select! {
                 recv(stopped) -> deadline => break deadline.unwrap_or_else(|_| Instant::now()),
                 recv(self.store.answers) -> answer => match answer {
                     Ok(answer) => self.take_answer(answer),
-                    // The thread is gone, which a panic in the store does: its work is started anew by nobody.
+                    // The thread ends only when its jobs do.
                     Err(_) => self.store.answers = never(),
                 },
                 default(wake_up.saturating_duration_since(Instant::now())) => {}
@@ -186,25 +191,27 @@ impl Worker {
             }
             if spool_at.is_some_and(|at| now >= at) {
                 spool_at = None;
-                self.settle(None);
+                self.decide_alone();
                 self.deliver(Retry::Later);
                 self.keep();
                 self.spool.tidy(&self.figures);
             }
             self.report();
         };
+        self.ending = Some(deadline);
         self.finish(deadline);
     }
 
     /// Takes the last tallies, and gives the store until `deadline`; what it does not take stays in the spool.
-    fn finish(mut self, deadline: Instant) {
+    fn finish(&mut self, deadline: Instant) {
         let mut retry_at = Instant::now();
         let mut keep_at = retry_at + SPOOL_AFTER;
         self.pace = Pace::Hurried;
         loop {
             self.collect();
             let complete = matches!(self.inbox.try_recv(), Err(TryRecvError::Disconnected));
-            self.settle(None);
+            // The last parts of a download are told as well: another node, or the next process, goes on from them.
+            self.ask();
             let retry = if Instant::now() >= retry_at { Retry::Now } else { Retry::Later };
             if retry == Retry::Now {
                 retry_at = Instant::now() + INTERVAL;
@@ -213,9 +220,10 @@ impl Worker {
             // Whoever stops this process may lose patience.
             if Instant::now() >= keep_at {
                 keep_at = Instant::now() + INTERVAL;
+                self.decide_alone();
                 self.keep();
             }
-            if complete && self.on_its_way.is_none() && self.gathered.is_empty() {
+            if complete && !self.dedup.is_asking() && self.on_its_way.is_none() && self.gathered.is_empty() {
                 break;
             }
             if Instant::now() >= deadline || (complete && self.away && self.keep()) {
@@ -226,19 +234,24 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
+        self.decide_alone();
         if !self.keep() {
             tracing::error!("{} downloads are not counted: neither store nor spool took them", self.in_memory());
         }
         self.spool.tidy(&self.figures);
         self.report();
-        if !self.away {
+    }
+
+    /// Lets the store go.
+    fn end(self) {
+        if let (false, Some(deadline)) = (self.away, self.ending) {
             self.store.end(deadline);
         }
     }
 
     /// Takes over what the shards have handed over.
     fn collect(&mut self) {
-        let tallies: Vec<Tally> = self.inbox.try_iter().collect();
+        let mut tallies: Vec<Tally> = self.inbox.try_iter().collect();
         match tallies.last() {
             Some(latest) => {
                 self.gathered.follow(&latest.files);
@@ -249,60 +262,58 @@ impl Worker {
                 self.spool.let_go();
             }
         }
-        let mut continued = Vec::new();
-        for mut tally in tallies {
-            let day = date_of(tally.day);
-            for request in tally.sightings.drain(..) {
-                let sighting = Sighting { hash: request.hash, interval: request.interval };
-                if self.seen.note(request.hash, request.at, request.interval) {
-                    continued.push(sighting);
-                } else {
-                    let Download { file, mirror, size } = request.download;
-                    let (path, mirror) = (tally.files.file(file).path().to_vec(), tally.mirrors[mirror as usize]);
-                    self.undecided.push(Undecided { day, path, size, mirror, sighting });
-                }
-            }
+        self.deduplicate(&mut tallies);
+        for tally in tallies {
             // No room for it means that there are enough.
             let _ = self.spares.try_send(self.gathered.add_tally(tally));
         }
-        // The other nodes remember these longer now; that there is no answer does not matter.
-        continued.sort_unstable_by_key(|sighting| sighting.hash);
-        continued.dedup();
-        if !self.away && !continued.is_empty() {
-            self.store.send(Job::Note { number: 0, sightings: continued });
+    }
+
+    /// Hands the requests for parts of files to the range deduplication, in order of time: each shard has its own tally.
+    fn deduplicate(&mut self, tallies: &mut [Tally]) {
+        let mut requests = Vec::new();
+        for (place, tally) in tallies.iter_mut().enumerate() {
+            requests.extend(tally.sightings.drain(..).map(|request| (place, request)));
+        }
+        requests.sort_by_key(|(_, request)| request.at);
+        for (place, request) in requests {
+            let tally = &tallies[place];
+            self.dedup.note(request.hash, request.at, request.interval, || {
+                let Download { file, mirror, size } = request.download;
+                let (path, mirror) = (tally.files.file(file).path().to_vec(), tally.mirrors[mirror as usize]);
+                Candidate { day: date_of(tally.day), path, size, mirror }
+            });
         }
     }
 
-    /// Asks the store what other nodes know of the undecided requests. While it is away, they are decided here alone.
+    /// Asks the store which candidates continue downloads that other nodes counted. While it is away, they are decided here
+    /// alone.
     fn ask(&mut self) {
-        if self.undecided.is_empty() {
-            return;
+        if self.away {
+            return self.decide_alone();
         }
-        let sightings = self.undecided.iter().map(|undecided| undecided.sighting).collect();
-        self.number += 1;
-        let asked = !self.away && self.asked.is_none() && self.store.send(Job::Note { number: self.number, sightings });
-        if asked {
-            self.asked = Some(self.number);
-        } else {
-            self.settle(None);
+        let Some(question) = self.dedup.question() else { return };
+        if !self.store.send(Job::Ask(question)) {
+            self.decide_alone();
         }
     }
 
-    /// Counts the undecided requests, except those that are not `new`; without an answer all of them are.
-    fn settle(&mut self, new: Option<&[bool]>) {
-        self.asked = None;
-        for (place, undecided) in self.undecided.drain(..).enumerate() {
-            if new.is_none_or(|new| new.get(place).copied().unwrap_or(true)) {
-                let Undecided { day, path, size, mirror, .. } = undecided;
-                self.gathered.add(day, &path, size, mirror);
-            }
+    /// Counts all candidates: the store has not told which of them are to be counted.
+    fn decide_alone(&mut self) {
+        let candidates = self.dedup.decide_alone();
+        self.count(candidates);
+    }
+
+    fn count(&mut self, candidates: Vec<Candidate>) {
+        for Candidate { day, path, size, mirror } in candidates {
+            self.gathered.add(day, &path, size, mirror);
         }
     }
 
     /// Sends the next batch, unless one is on its way or the store is to rest. One of unknown fate comes first, and is sent
     /// again as `retry` says.
     fn deliver(&mut self, retry: Retry) {
-        if self.asked.is_some() {
+        if self.dedup.is_asking() {
             return;
         }
         if retry == Retry::Now {
@@ -339,14 +350,17 @@ impl Worker {
 
     fn take_answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Noted { number, outcome } => {
+            Answer::Answered { number, outcome } => {
                 self.notice(outcome.as_ref().map(|_| ()));
-                if self.asked == Some(number) {
-                    self.settle(outcome.ok().as_deref());
-                    self.deliver(Retry::Later);
-                }
+                let candidates = self.dedup.answered(number, outcome.ok().as_deref());
+                self.count(candidates);
+                self.deliver(Retry::Later);
             }
             Answer::Added { outcome, took } => {
+                // Until the rest of this is done: what panics in between has it sent again, which the store notices.
+                if let Some(on_its_way) = &mut self.on_its_way {
+                    on_its_way.fate = Fate::Unknown;
+                }
                 self.notice(outcome.as_ref().map(|_| ()));
                 if outcome.is_ok() {
                     let Some(delivered) = self.on_its_way.take() else { return };
@@ -361,9 +375,6 @@ impl Worker {
                     self.deliver(Retry::Later);
                 } else {
                     self.figures.failed_deliveries.fetch_add(1, Relaxed);
-                    if let Some(on_its_way) = &mut self.on_its_way {
-                        on_its_way.fate = Fate::Unknown;
-                    }
                     self.keep();
                 }
             }
@@ -400,7 +411,7 @@ impl Worker {
         let on_its_way = self.on_its_way.as_ref().filter(|batch| batch.spooled.is_none());
         on_its_way.map_or(0, |on_its_way| on_its_way.batch.downloads())
             + self.gathered.downloads()
-            + self.undecided.len() as u64
+            + self.dedup.undecided() as u64
     }
 
     fn report(&self) {

@@ -3,7 +3,7 @@
 //! A shard's [`Recorder`] takes down each outcome in memory of its own and hands it over ten times a
 //! second, through bounded queues, to two threads:
 //!
-//! - the flusher, which gathers the counts ([`tally`], [`same_download`], [`row_counts`]), delivers them to the store
+//! - the flusher, which gathers the counts ([`tally`], [`download_dedup`], [`row_counts`]), delivers them to the store
 //!   ([`delivery`], [`flusher`]), and keeps on disk what is not delivered at once ([`spool`])
 //! - the writer of the download log ([`download_log`])
 //!
@@ -13,13 +13,13 @@
 //! [`file_statistics`] is the other direction: the counts of a file, as a client asks for them.
 
 pub mod delivery;
+pub mod download_dedup;
 pub mod download_log;
 pub mod figures;
 pub mod file_statistics;
 pub mod flusher;
 pub mod recorder;
 pub mod row_counts;
-pub mod same_download;
 pub mod spool;
 pub mod tally;
 

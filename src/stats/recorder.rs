@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 
+use super::download_dedup;
 use super::download_log::{self, EntryBuffer};
-use super::same_download;
 use super::tally::{Download, RangeRequest, Tally, day_of};
 use crate::handle::Handler;
 use crate::handle::outcome::Outcome;
@@ -63,7 +63,7 @@ impl Recorder {
         let interval = snapshot.settings.same_download_interval;
         match outcome.client {
             Some(client) if request.has_range && !interval.is_zero() => {
-                let hash = same_download::hash(client.address, request.user_agent, handler.path(outcome));
+                let hash = download_dedup::hash(client.address, request.user_agent, handler.path(outcome));
                 tally.sight(RangeRequest { hash, at: moment.instant, interval, download });
             }
             _ => tally.count(download),

@@ -48,7 +48,7 @@ pub struct Tally {
 /// A request for a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RangeRequest {
-    /// Stands for client and file; see [`super::same_download`].
+    /// Stands for client and file; see [`super::download_dedup`].
     pub hash: u128,
     /// When it was answered.
     pub at: Instant,

@@ -202,7 +202,7 @@ fn a_file_with_a_mistake_changes_nothing() {
         apply("- Name: paris\n  Score: 3\n- Name: oslo\n")
             .contains("oslo: line 3: HttpURL: is empty: a mirror needs an HTTP URL")
     );
-    assert!(apply("- Name: paris\n  Colour: red\n").contains("line 2: unknown key \"Colour\""));
+    assert!(apply("- Name: paris\n  Colour: red\n").contains("line 2: unknown key: the keys are"));
     assert!(apply("").contains("this would remove all of them"));
     assert!(server.fail(&["apply", "/nonexistent.yaml"]).starts_with("/nonexistent.yaml: No such file"));
     assert_eq!(server.published().len(), 1);

@@ -7,6 +7,7 @@ mod commands;
 mod editing;
 mod generic_client;
 mod indexer;
+mod limits;
 mod reports;
 mod scans;
 mod server;

@@ -4,10 +4,12 @@
 //! time, as threads of one process (`cargo test`) or as processes (nextest).
 
 mod bad_input;
+mod damaged_index;
 mod demo;
 mod descriptors;
 mod existing_installation;
 mod harness;
+mod hostile_records;
 mod hostile_requests;
 mod http_surface;
 mod indexer_killed;
@@ -19,12 +21,15 @@ mod outside_changes;
 mod packaging;
 mod pages;
 mod replaced_database;
+mod repository_links;
 mod right_file;
 mod runtimes;
 mod scripts;
 mod several_nodes;
 mod shard_supervision;
 mod statistics;
+mod stopped_neighbours;
 mod store_outage;
+mod thread_panics;
 mod unread_answers;
 mod upgrade;

@@ -188,7 +188,7 @@ fn text_of_mirrors_does_no_harm() {
         &format!("SponsorName=\"'>{script}"),
         "SponsorURL=https://x/\"onclick=alert(1)",
     ]);
-    redirector.mirrorbits(&["add", "-http", "http://third.example/", "<script>alert(2)</script>"]);
+    redirector.mirrorbits(&["add", "-http", "http://third.example/", "<script>alert(2)<script>"]);
     for target in [LIST, ALL] {
         let shown = eventually("the sponsors are shown", || {
             let shown = page(&redirector, target, &[]).text().to_owned();

@@ -26,6 +26,9 @@ pub(super) enum Value {
     Nothing,
     /// A scalar, as typed but without its quotes.
     Text(String),
+    /// A scalar of several lines, or on another line than its key: YAML folds what follows a forgotten quote or colon, or is
+    /// indented by mistake, into such a value, so that a part of it may belong to another key.
+    Folded(String),
     /// A list.
     List(Vec<Element>),
     /// Keys inside the key.
@@ -53,10 +56,12 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Vec<Entry>, ConfigError> 
     }
     let Some(document) = loader.into_documents().into_iter().next() else { return Ok(Vec::new()) };
     let line = document.span.start.line();
-    match value_of(document).map_err(|(line, cause)| not_yaml(line, cause))? {
+    match value_of(document, line).map_err(|(line, cause)| not_yaml(line, cause))? {
         Value::Nothing => Ok(Vec::new()),
         Value::Keys(entries) => Ok(entries),
-        Value::Text(_) | Value::List(_) => Err(not_yaml(line.max(1), "write `Key: value` lines".to_owned())),
+        Value::Text(_) | Value::Folded(_) | Value::List(_) => {
+            Err(not_yaml(line.max(1), "write `Key: value` lines".to_owned()))
+        }
     }
 }
 
@@ -66,17 +71,22 @@ fn describe(info: &str, marker: &Marker) -> String {
     format!("{info}, at column {}", marker.col() + 1)
 }
 
-/// The value of a node, or the line and the reason why it has none.
-fn value_of(node: MarkedYaml<'_>) -> Result<Value, (usize, String)> {
+/// The value of a node that belongs to `owner`, the line of its key, or the line and the reason why it has none.
+fn value_of(node: MarkedYaml<'_>, owner: usize) -> Result<Value, (usize, String)> {
     let line = node.span.start.line();
+    let is_alone = line == owner && node.span.end.line() == owner;
     match node.data {
         YamlData::Representation(text, style, _) => Ok(match (style, text.as_ref()) {
             (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Nothing,
-            _ => Value::Text(text.into_owned()),
+            _ if is_alone => Value::Text(text.into_owned()),
+            _ => Value::Folded(text.into_owned()),
         }),
         YamlData::Sequence(elements) => elements
             .into_iter()
-            .map(|element| Ok(Element { line: element.span.start.line(), value: value_of(element)? }))
+            .map(|element| {
+                let line = element.span.start.line();
+                Ok(Element { line, value: value_of(element, line)? })
+            })
             .collect::<Result<_, _>>()
             .map(Value::List),
         YamlData::Mapping(pairs) => pairs
@@ -85,14 +95,14 @@ fn value_of(node: MarkedYaml<'_>) -> Result<Value, (usize, String)> {
                 let line = key.span.start.line();
                 match key.data {
                     YamlData::Representation(name, ..) => {
-                        Ok(Entry { name: name.into_owned(), line, value: value_of(value)? })
+                        Ok(Entry { name: name.into_owned(), line, value: value_of(value, line)? })
                     }
                     _ => Err((line, "a key must be a word".to_owned())),
                 }
             })
             .collect::<Result<_, _>>()
             .map(Value::Keys),
-        YamlData::Tagged(_, inner) => value_of(*inner),
+        YamlData::Tagged(_, inner) => value_of(*inner, owner),
         YamlData::BadValue => Ok(Value::Nothing),
         YamlData::Value(_) | YamlData::Alias(_) => Err((line, "not a text, a list or keys".to_owned())),
     }

@@ -204,7 +204,7 @@ impl<'f> Keys<'f> {
 
     fn check<T>(&mut self, line: usize, name: &str, value: Value, check: impl FnOnce(&str) -> Checked<T>) -> Option<T> {
         let checked = match &value {
-            Value::Text(text) => check(text),
+            Value::Text(text) | Value::Folded(text) => check(text),
             _ => Err("must be a single value".to_owned()),
         };
         checked.map_err(|allowed| self.problem(Some(line), name, Some(shown(&value)), allowed)).ok()
@@ -257,6 +257,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Nothing => String::new(),
         Value::Text(text) if may_hold_secret(text) => "***".to_owned(),
+        Value::Folded(_) => "***".to_owned(),
         Value::Text(text) => shortened(text),
         Value::List(_) => "a list".to_owned(),
         Value::Keys(_) => "a section of keys".to_owned(),
@@ -267,7 +268,10 @@ fn shown(value: &Value) -> String {
 /// quote or colon is missing is taken for part of the value before it.
 fn may_hold_secret(text: &str) -> bool {
     let lower = text.to_lowercase();
+    // The @ after a login may be missing by mistake; a port is hidden with it.
+    let is_url_with_colon = text.split_once("://").is_some_and(|(_, rest)| rest.contains(':'));
     text.contains('@')
+        || is_url_with_colon
         || text.contains(['\n', '\r'])
         || ["password", "passwd", "secret", "token"].iter().any(|word| lower.contains(word))
 }

@@ -391,6 +391,27 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A line of a password that YAML folded into the value before it was shown.
+    #[test]
+    fn no_message_shows_a_password(
+        key in "(RPCPassword|RedisPassword|Gzip|ListenAddress|RedisAddress|Repository|Fallbacks|Hashes|RPCPasword|Hashes: \\{SHA1)",
+        before in "(: |: '|: \"|: \\[|: \\{a: |:\n  |: On\n  |: \\|\n  |: >\n  |: \\[a,\n  |:\n- |:\n- URL: )",
+        around in "(RPCPassword: |redis://u:|redis://:p/|http://u:|a\n  |a\n  b: |'|\"|RPCPassword=|&|!|\\*)",
+        after in "(|@a.example/|\n  x|'|\"|\\]|\\}|: b|@a b|\n: b|, c\\]|:6379)",
+        rest in "(|RedisPassword: b\n|Gzip: perhaps\n|  x: y\n)",
+    ) {
+        // What stands alone after a key of no password, or is a URL without a login, is none.
+        prop_assume!(key.contains("Pas") || ["a\n", "://", "RPCPassword="].iter().any(|part| around.contains(part)));
+        let text = format!("Repository: /srv\n{key}{before}{around}hunter2{after}\n{rest}");
+        let shown = match parse(&text, Path::new(FILE)) {
+            Ok(loaded) => format!("{:?}", loaded.warnings),
+            Err(error) => error.to_string(),
+        };
+        prop_assert!(!shown.contains("hunter2"), "{text:?}: {shown}");
+    }
+}
+
 #[test]
 fn sizes_have_units() {
     let buffers =

@@ -73,7 +73,7 @@ impl UrlKind {
 }
 
 /// A base URL of a mirror that has passed every rule: of a known scheme, with a host, of printable ASCII without spaces,
-/// quotes and angle brackets, at most [`URL_BYTES_MAX`] long, and ending in a slash.
+/// quotes and angle brackets, and at most [`URL_BYTES_MAX`] long; one of HTTP ends in a slash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MirrorUrl {
     text: String,
@@ -114,10 +114,16 @@ impl MirrorUrl {
         if kind == UrlKind::Http && rest.contains('@') && authority.contains('@') {
             return Err(refuse("must not hold a user name or password: it is sent to every client".to_owned()));
         }
+        if kind != UrlKind::Http && authority.contains(':') && !authority.contains('@') && rest.contains('@') {
+            let advice =
+                "has a / or @ in its user name or password: write it as %2F or %40, and an @ of the path as %40";
+            return Err(refuse(advice.to_owned()));
+        }
         if text.contains('#') {
             return Err(refuse(format!("{} contains a #: paths cannot be appended to it", shown_url(text))));
         }
-        if !text.ends_with('/') {
+        // Redirects are made by appending to it; rsync and FTP take a folder's name with or without.
+        if kind == UrlKind::Http && !text.ends_with('/') {
             return Err(refuse(format!("{} must end in a slash", shown_url(text))));
         }
         let absolute = if scheme.is_some() { text.to_owned() } else { format!("http://{text}") };

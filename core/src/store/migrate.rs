@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::stats::{Counts, Period};
 use super::{EmbeddedStore, LogEntry, RedisStore, SourceChanges, SourceEntry, Store, StoreError};
 use crate::config::{Config, DatabaseKind};
-use crate::mirror::{Mirror, MirrorId};
+use crate::mirror::{InvalidMirror, Mirror, MirrorId};
 
 /// Source entries between two reports of progress.
 const SOURCE_BATCH: usize = 5_000;
@@ -32,6 +32,16 @@ pub enum MigrateError {
     /// The source was filled by hand, and the target is stricter.
     #[error("the source has several mirrors of the name {0:?}: rename all but one first")]
     DuplicateName(String),
+    /// A record of the source cannot be read as a whole, so that a copy would be another record.
+    #[error("{count} mirrors of the source are invalid, first {mirror:?}: {invalid}: repair or remove them first")]
+    InvalidMirrors {
+        /// How many are.
+        count: usize,
+        /// The name of the first one.
+        mirror: String,
+        /// What is wrong with it.
+        invalid: InvalidMirror,
+    },
 }
 
 /// What is being copied.
@@ -147,6 +157,7 @@ impl Copy<'_> {
         }
         let mirrors = self.source.mirrors()?;
         check_names(&mirrors)?;
+        check_records(&mirrors)?;
         self.target.mark_copy(false)?;
         let migrated = Migrated {
             mirrors: self.copy_mirrors(&mirrors)?,
@@ -232,6 +243,17 @@ fn check_names(mirrors: &[Mirror]) -> Result<(), MigrateError> {
     let mut names = HashMap::new();
     match mirrors.iter().find(|mirror| names.insert(&mirror.settings.name, mirror.id).is_some()) {
         Some(mirror) => Err(MigrateError::DuplicateName(mirror.settings.name.clone())),
+        None => Ok(()),
+    }
+}
+
+fn check_records(mirrors: &[Mirror]) -> Result<(), MigrateError> {
+    let mut all = mirrors.iter().filter_map(|mirror| mirror.invalid().map(|invalid| (mirror, invalid)));
+    match all.next() {
+        Some((mirror, invalid)) => {
+            let mirror = mirror.settings.name.clone();
+            Err(MigrateError::InvalidMirrors { count: 1 + all.count(), mirror, invalid })
+        }
         None => Ok(()),
     }
 }

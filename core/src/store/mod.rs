@@ -35,6 +35,8 @@ mod scan;
 mod stats;
 mod watch;
 
+#[cfg(fuzzing)]
+pub use self::redis::fuzzing;
 pub use batch::MirrorEdit;
 pub use embedded::EmbeddedStore;
 pub use lease::{Lease, LeaseName};
@@ -268,8 +270,8 @@ pub trait Store: Send + Sync {
     /// Downloads of one file in one period.
     fn downloads_in(&self, path: &[u8], period: Period) -> Result<u64>;
 
-    /// Notes that downloads were seen, and tells of each whether no other node had noted it within its interval. A store of one node has
-    /// nothing to tell: all are new to it.
+    /// Notes requests of downloads, and tells of each sighting whether it continues no download that was noted before, by
+    /// whatever node. A store of one node has nothing to tell: all are new to it.
     fn note_sightings(&self, sightings: &[Sighting]) -> Result<Vec<bool>> {
         Ok(vec![true; sightings.len()])
     }

@@ -4,7 +4,7 @@
 //! then read from the fewest of them ([`DateRange::periods`]).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::{Date, Month};
 
@@ -58,12 +58,17 @@ impl StatsBatch {
     }
 }
 
-/// A download that may go on in more requests: each of them within the interval belongs to it.
+/// Requests of one download, as a node saw them: more of them, on whatever node, belong to it when they come within the
+/// interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
     /// Stands for client and file.
     pub hash: u128,
-    /// How long it is remembered.
+    /// When the first of the requests came.
+    pub first: Instant,
+    /// When the last of them came.
+    pub last: Instant,
+    /// How long after a request another one is the same download.
     pub interval: Duration,
 }
 

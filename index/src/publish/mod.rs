@@ -3,8 +3,8 @@
 //! Each new file is written under a temporary name, synced and renamed; the folder is synced; then `CURRENT` is replaced
 //! in the same way. Until that last rename the old generations are current, from then on the new ones. Two generations
 //! of each kind are kept, so that a reader can fall back; what is older, and what a publisher that died left behind, is
-//! unlinked. Published files are never modified or truncated; a reader copies
-//! them, so that one which is truncated all the same harms nobody who has it open.
+//! unlinked. Published files are never modified or truncated; a
+//! reader copies them, so that one which is truncated all the same harms nobody who has it open.
 
 mod error;
 mod lock;

@@ -11,7 +11,7 @@ use mb_core::store::{Store, StoreError};
 use mb_index::{Current, PublishError, Publisher};
 use tokio::sync::Mutex;
 
-use super::{BuildError, build_files};
+use super::{BuildError, BuildSettings, build_files};
 use crate::lock::{LockError, build_lock, wait_for_lock};
 use crate::scan::results::{ResultsError, ScanResults};
 
@@ -92,9 +92,9 @@ impl Publication {
     }
 
     /// Builds and publishes the whole index from what is stored now.
-    pub(crate) async fn publish_files(self: &Arc<Self>, fix_timezone_offsets: bool) -> Result<(), PublicationError> {
+    pub(crate) async fn publish_files(self: &Arc<Self>, settings: BuildSettings) -> Result<(), PublicationError> {
         let this = Arc::clone(self);
-        self.files.serve(self.files.request(), move || this.build_and_publish(fix_timezone_offsets)).await
+        self.files.serve(self.files.request(), move || this.build_and_publish(&settings)).await
     }
 
     /// Whether the index holds at least what was stored when this process started. Until it has published once that is not
@@ -110,22 +110,22 @@ impl Publication {
     }
 
     /// Publishes again what earlier requests failed to.
-    pub(crate) async fn catch_up(self: &Arc<Self>, fix_timezone_offsets: bool) -> Result<(), PublicationError> {
+    pub(crate) async fn catch_up(self: &Arc<Self>, settings: BuildSettings) -> Result<(), PublicationError> {
         let (files, mirrors) = (Arc::clone(self), Arc::clone(self));
         let number = self.files.requested.load(Ordering::SeqCst);
-        self.files.serve(number, move || files.build_and_publish(fix_timezone_offsets)).await?;
+        self.files.serve(number, move || files.build_and_publish(&settings)).await?;
         let number = self.mirrors.requested.load(Ordering::SeqCst);
         self.mirrors.serve(number, move || mirrors.publish_mirror_table()).await
     }
 
     /// As [`Publication::publish_files`], on the calling thread.
-    pub(crate) fn build_and_publish(&self, fix_timezone_offsets: bool) -> Result<Current, PublicationError> {
+    pub(crate) fn build_and_publish(&self, settings: &BuildSettings) -> Result<Current, PublicationError> {
         let _build = wait_for_lock(&build_lock(&self.state_dir))?;
         let started = Instant::now();
         let mirrors = || Ok::<_, PublicationError>(self.store.mirrors()?.iter().map(|mirror| mirror.id).collect());
         self.results.forget_removed(mirrors)?;
         let snapshot = self.results.snapshot()?;
-        let files = build_files(&*self.store, &snapshot, &self.store.mirrors()?, fix_timezone_offsets)?;
+        let files = build_files(&*self.store, &snapshot, &self.store.mirrors()?, settings)?;
         drop(snapshot);
         let built_in = started.elapsed();
         let mut publishing = Publisher::new(&self.index_dir).lock()?;

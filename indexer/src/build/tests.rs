@@ -109,7 +109,7 @@ proptest! {
         }
 
         let snapshot = results.snapshot().unwrap();
-        let model = build_files(&store, &snapshot, &store.mirrors().unwrap(), fix).unwrap();
+        let model = build_files(&store, &snapshot, &store.mirrors().unwrap(), &BuildSettings::new(fix, Vec::new())).unwrap();
         let index_dir = folder.path().join("index");
         Publisher::new(&index_dir).lock().unwrap().publish(Some(&model), &[]).unwrap();
         let index = open_newest_files(&index_dir).index.unwrap();
@@ -149,7 +149,7 @@ fn links_and_directories_are_carried_over() {
         entry("/out", SourceEntryKind::Forbidden),
     ];
     store.apply_source_changes(&SourceChanges { upserts, removals: vec![] }).unwrap();
-    let model = build_files(&store, &results.snapshot().unwrap(), &[], false).unwrap();
+    let model = build_files(&store, &results.snapshot().unwrap(), &[], &BuildSettings::new(false, Vec::new())).unwrap();
     let index_dir = folder.path().join("index");
     Publisher::new(&index_dir).lock().unwrap().publish(Some(&model), &[]).unwrap();
     let index = open_newest_files(&index_dir).index.unwrap();
@@ -157,4 +157,48 @@ fn links_and_directories_are_carried_over() {
     assert!(matches!(index.lookup(b"/a"), mb_index::Entry::Directory));
     assert!(matches!(index.lookup(b"/link"), mb_index::Entry::Alias(b"/a")));
     assert!(matches!(index.lookup(b"/out"), mb_index::Entry::Forbidden));
+}
+
+/// A mirror whose times are all off had an exception for every file: 24 bytes each, a million times per mirror. Nothing
+/// but a rule of `AllowOutdatedFiles` makes use of more than a sample of them.
+#[test]
+fn a_mirror_that_differs_everywhere_keeps_few_exceptions_but_all_below_a_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(folder.path()).unwrap();
+    let results = ScanResults::open(folder.path()).unwrap();
+    let source: Files = (0..700).map(|number| (number, (1, 0))).collect();
+    store_source(&store, &source);
+    let late = |seconds: i64| Scanned {
+        files: (0..700).map(|number| (number, (1, Some(seconds * SECOND)))).collect(),
+        precision_ns: SECOND as u64,
+        offset_ms: 0,
+        in_store: true,
+    };
+    for (name, seconds) in [("late", 60), ("as late", 60), ("later", 90), ("right", 0)] {
+        let id = store.add_mirror(&MirrorSettings { name: name.into(), ..MirrorSettings::default() }).unwrap();
+        store_scan(&results, id, &late(seconds));
+    }
+    let kept = |prefixes: &[&str], explained_exceptions| {
+        let outdated_prefixes = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
+        let settings = BuildSettings { explained_exceptions, ..BuildSettings::new(false, outdated_prefixes) };
+        let model = build_files(&store, &results.snapshot().unwrap(), &store.mirrors().unwrap(), &settings).unwrap();
+        let index_dir = folder.path().join("index");
+        Publisher::new(&index_dir).lock().unwrap().publish(Some(&model), &[]).unwrap();
+        let index = open_newest_files(&index_dir).index.unwrap();
+        let mut kept = [(0_u64, 0_u64); 4];
+        for file in index.files() {
+            assert_eq!(index.set(file.set()).ordinals().collect::<Vec<_>>(), [3], "{file:?}");
+            for exception in file.exceptions() {
+                let (below_rule, elsewhere) = &mut kept[exception.mirror as usize];
+                *if file.path().starts_with(b"/d3/") { below_rule } else { elsewhere } += 1;
+            }
+        }
+        kept
+    };
+    assert_eq!(kept(&[], 700), [(100, 600), (100, 600), (100, 600), (0, 0)]);
+    let bounded = kept(&[], 699);
+    assert!(bounded[..3].iter().all(|(a, b)| a + b == 699), "{bounded:?}");
+    assert_eq!(kept(&["/d3/"], 0), [(100, 0), (100, 0), (100, 0), (0, 0)]);
+    let mixed = kept(&["/nothing/", "/d3/"], 50);
+    assert!(mixed[..3].iter().all(|(a, b)| *a == 100 && *b <= 50), "{mixed:?}");
 }

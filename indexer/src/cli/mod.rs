@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::debug_fn;
 
+use crate::build::BuildSettings;
 use crate::build::publication::PublicationError;
 use crate::indexer::{Indexer, StartError};
 use crate::job_panics::{self, JobPanicked};
@@ -134,7 +135,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Scan(what) => scan::scan(&arguments.config, what),
         Command::Build => {
             let indexer = open(&arguments.config)?;
-            let current = indexer.publication.build_and_publish(indexer.config().fix_timezone_offsets)?;
+            let current = indexer.publication.build_and_publish(&BuildSettings::of(&indexer.config()))?;
             if let Some(generation) = current.files {
                 println!("Published generation {generation}");
             }

@@ -1,6 +1,6 @@
 //! Finding out that a mirror's clock or listing is off by a constant: pure.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
 
 use mb_core::time::{FileTime, truncate};
 

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use self::plan::{Intervals, Job, Plan};
+use crate::build::BuildSettings;
 use crate::build::publication::PublicationError;
 use crate::indexer::{Indexer, ScanSourceError};
 use crate::job_panics::{self, JobPanicked};
@@ -94,7 +95,7 @@ impl Scheduler {
         self.indexer.set_config(loaded.config);
         tracing::info!("configuration read");
         self.wake.notify_one();
-        if before.fix_timezone_offsets != self.indexer.config().fix_timezone_offsets {
+        if BuildSettings::of(&before) != BuildSettings::of(&self.indexer.config()) {
             self.indexer.publish_files().await?;
         }
         Ok(())
@@ -311,8 +312,8 @@ impl Work<'_> {
         self.next_catch_up = Some(now + interval);
         let indexer = Arc::clone(&self.scheduler.indexer);
         self.jobs.spawn(async move {
-            let fix_timezone_offsets = indexer.config().fix_timezone_offsets;
-            let catch_up = indexer.publication.catch_up(fix_timezone_offsets);
+            let settings = BuildSettings::of(&indexer.config());
+            let catch_up = indexer.publication.catch_up(settings);
             if let Some(Err(error)) = guarded(&indexer, "publishing again", catch_up).await {
                 tracing::error!(%error, "still not published");
             }

@@ -17,6 +17,8 @@ use crate::progress::{Cancellation, Progress};
 mod difference;
 mod hash;
 mod link;
+#[cfg(test)]
+mod resolution_tests;
 mod walk;
 
 /// Up to this many files and bytes are hashed before anything is stored; with more, new files are stored and published

@@ -86,7 +86,9 @@ fn a_scan_is_recorded_in_the_mirror_and_its_log() {
     assert!(!mirror.state.enabled);
     assert!(!mirror.state.last_successful_sync.is_never());
     assert_eq!(mirror.state.last_successful_sync_precision_ns, 1_000_000_000);
-    let events: Vec<_> = site.store().mirror_log(id, 10).unwrap().into_iter().map(|entry| entry.event).collect();
+    let events = site.store().mirror_log(id, 10).unwrap().into_iter().map(|entry| entry.event);
+    // Its server for downloads does not answer, which a check finds.
+    let events: Vec<_> = events.filter(|event| !matches!(event, LogEvent::StateChanged { .. })).collect();
     assert!(
         matches!(
             events[..],

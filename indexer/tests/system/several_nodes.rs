@@ -11,7 +11,7 @@ use mb_core::store::{LogEvent, Store};
 use mb_index::Entry;
 
 use crate::harness::redis::Redis;
-use crate::harness::{Server, Site, wait_for};
+use crate::harness::{NOBODY, Server, Site, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,8 @@ fn node(redis: &Redis) -> Site {
 fn silent_mirror(redis: &Redis) -> (TcpListener, MirrorId) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let rsync_url = format!("rsync://127.0.0.1:{}/m/", listener.local_addr().unwrap().port());
-    let settings = MirrorSettings { name: "m".to_owned(), rsync_url, ..MirrorSettings::default() };
+    let settings =
+        MirrorSettings { name: "m".to_owned(), rsync_url, http_url: NOBODY.to_owned(), ..MirrorSettings::default() };
     (listener, redis.store().add_mirror(&settings).unwrap())
 }
 
@@ -127,7 +128,8 @@ fn scanned_mirror(redis: &Redis, site: &Site) -> (Server, MirrorId) {
     site.copy_to_mirror("m");
     let (rsync, port) = site.start_rsync();
     let rsync_url = format!("rsync://127.0.0.1:{port}/m/");
-    let settings = MirrorSettings { name: "m".to_owned(), rsync_url, ..MirrorSettings::default() };
+    let settings =
+        MirrorSettings { name: "m".to_owned(), rsync_url, http_url: NOBODY.to_owned(), ..MirrorSettings::default() };
     let id = redis.store().add_mirror(&settings).unwrap();
     site.run_ok(&["scan", "-enable", "m"]);
     (rsync, id)

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::control::control_socket::ControlSocket;
 use crate::control::metrics::{Watch, serve};
+use crate::control::tasks::keep_running;
 
 /// The server, which may have nowhere to serve.
 pub(super) struct MetricsServer {
@@ -25,7 +26,8 @@ impl MetricsServer {
     pub(super) fn move_to(&mut self, socket: Option<ControlSocket>) {
         self.stop();
         self.serving = socket.map(|socket| {
-            let serving = tokio::spawn(serve(socket.clone(), Arc::clone(&self.watch)));
+            let (served, watch) = (socket.clone(), Arc::clone(&self.watch));
+            let serving = tokio::spawn(keep_running("metrics", move || serve(served.clone(), Arc::clone(&watch))));
             (socket, serving)
         });
     }

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use mb_core::config::{self, ConfigError};
 use mb_core::store::StoreError;
-use tokio::sync::{mpsc, watch};
+use mb_core::supervise;
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 mod belongings;
 mod descriptors;
@@ -23,6 +24,7 @@ mod incumbent;
 mod metrics_server;
 mod prepare;
 mod reload;
+mod reloading;
 mod serve;
 mod signals;
 mod sockets;
@@ -32,6 +34,7 @@ use super::logging::{Log, LogFileError};
 use super::metrics::{Sources, Watch};
 use super::orders::Orders;
 use super::pid_file::{PidFile, PidFileError};
+use super::tasks::keep_running;
 use super::{change_feed, retention, rpc, service_manager};
 use crate::pages::templates::TemplateError;
 use crate::pages::worker;
@@ -49,6 +52,8 @@ use serve::Daemon;
 use signals::Signals;
 use sockets::{Given, Sockets};
 
+/// Threads for blocking work made at start: one may hang in the store, and a reload or a stop must not wait for it.
+const BLOCKING_THREADS: usize = 4;
 /// How long an idle thread for blocking work is kept: for good.
 const KEEP_THREADS: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -105,12 +110,15 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let program = Program::of_this_process()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // One thread for blocking work is made now and kept, so that such work waits in its queue where no further thread can be
+        // Some threads for blocking work are made now and kept, so that such work waits in its queue where no further thread can be
         // made; without any thread tokio panics.
         .thread_keep_alive(KEEP_THREADS)
         .build()?;
     std::thread::Builder::new().spawn(|| ())?;
-    drop(runtime.spawn_blocking(|| ()));
+    for _ in 0..BLOCKING_THREADS {
+        // Each takes long enough for the next to get a thread of its own.
+        drop(runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(10))));
+    }
     let ended = runtime.block_on(live(options, program));
     // After a second signal something may still be waited for on another thread.
     runtime.shutdown_background();
@@ -143,6 +151,7 @@ async fn begin(
 ) -> Result<Daemon, DaemonError> {
     let loaded = config::load(&options.config)?;
     let log = Log::start(options.log_file.as_deref(), options.debug)?;
+    supervise::log_panics();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -214,16 +223,27 @@ async fn begin(
         rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
         metrics: MetricsServer::start(metrics_socket, seen),
         following: Some(watch.follow()?),
-        feed: tokio::spawn(change_feed::follow(table.clone(), link)),
-        pruning: tokio::spawn(retention::follow(table, retained)),
+        feed: tokio::spawn({
+            let table = table.clone();
+            keep_running("change-feed", move || change_feed::follow(table.clone(), link.clone()))
+        }),
+        pruning: tokio::spawn(keep_running("retention", move || retention::follow(table.clone(), retained.clone()))),
         answering: tokio::spawn(async move {
-            let counts = file_statistics::answer_questions(counts_asked, Arc::clone(&store));
-            tokio::join!(counts, worker::answer_questions(pages_asked, store));
+            let (counts_asked, pages_asked) = (Mutex::new(counts_asked), Mutex::new(pages_asked));
+            let counts = keep_running("file-statistics", || async {
+                file_statistics::answer_questions(&mut *counts_asked.lock().await, Arc::clone(&store)).await;
+            });
+            let pages = keep_running("pages", || async {
+                worker::answer_questions(&mut *pages_asked.lock().await, Arc::clone(&store)).await;
+            });
+            tokio::join!(counts, pages);
         }),
         retention,
         statistics: Some(statistics),
         belongings,
         ordered,
+        loading: Arc::new(Semaphore::new(1)),
+        opening: Arc::new(Semaphore::new(1)),
         config,
     })
 }

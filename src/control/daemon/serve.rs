@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use mb_core::config::{Config, StatsRetention};
 use mb_core::link::Request;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::belongings::Belongings;
 use super::incumbent::Incumbent;
 use super::metrics_server::MetricsServer;
 use super::reload::Reloaded;
+use super::reloading::{Loaded, Reloads, Step};
 use super::signals::{PATIENCE, Signal, Signals};
 use super::{DaemonError, Options};
 use crate::control::control_socket::ControlSocket;
@@ -36,6 +37,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const LAST_DELIVERY: Duration = Duration::from_secs(3);
 /// The same after a second signal.
 const LAST_DELIVERY_IN_A_HURRY: Duration = Duration::from_secs(1);
+/// How long opening the log file may take.
+const OPEN_LOG_LIMIT: Duration = Duration::from_secs(5);
+/// What is said when it takes longer.
+const LOG_FILE_BLOCKS: &str = "the log file cannot be opened again: its disk, or the reader of its pipe, does not answer; the old one is written on";
+/// What is said when the files of an earlier reload are still being read.
+const EARLIER_RELOAD_BLOCKS: &str = "an earlier reload still waits for a file or an address: see to the disk, or restart the daemon\nNothing was changed";
 /// File name of the hand-over's socket in `StateDir`.
 const UPGRADE_SOCKET: &str = "upgrade.sock";
 
@@ -62,6 +69,9 @@ pub(super) struct Daemon {
     pub(super) statistics: Option<Statistics>,
     pub(super) belongings: Belongings,
     pub(super) ordered: mpsc::Receiver<Order>,
+    /// One thread at most reads for a reload, and one opens the log: those that a disk blocks do not add up.
+    pub(super) loading: Arc<Semaphore>,
+    pub(super) opening: Arc<Semaphore>,
 }
 
 /// Why the daemon stops serving.
@@ -94,8 +104,16 @@ impl Daemon {
             service_manager::stopping();
             self.belongings.hurry().await;
         }
+        let mut watchdog = Watchdog::new();
+        let still_alive = async {
+            loop {
+                watchdog.due().await;
+                service_manager::alive();
+            }
+        };
         tokio::select! {
             result = self.end(end, &mut statistics) => return result,
+            () = still_alive => {}
             () = signals.end() => tracing::warn!("told twice to end: requests under way are cut off"),
         }
         stop(statistics, LAST_DELIVERY_IN_A_HURRY).await;
@@ -109,7 +127,15 @@ impl Daemon {
         let mut watchdog = Watchdog::new();
         let mut upgrade: Option<Upgrade> = None;
         let mut stop_after: Option<Duration> = None;
+        let mut reloads = Reloads::default();
+        // Asked for while a reload runs.
+        let mut next_upgrade: Option<Option<oneshot::Sender<Answer>>> = None;
         loop {
+            if !reloads.is_running()
+                && let Some(answer) = next_upgrade.take()
+            {
+                upgrade = Some(self.start_upgrade(answer));
+            }
             tokio::select! {
                 signal = signals.next() => match (signal, &upgrade) {
                     (Signal::End(patience), None) => return End::Stop(patience),
@@ -119,20 +145,17 @@ impl Daemon {
                         upgrade.stopping.notify_one();
                     }
                     (Signal::End(_), Some(_)) => return End::Stop(Duration::ZERO),
-                    (Signal::Reload, _) => report("reload", self.reload(upgrade.is_some()).await),
-                    (Signal::ReopenLogs, _) => self.reopen_logs(),
+                    (Signal::Reload, _) => self.ask_reload(&mut reloads, upgrade.is_some() || next_upgrade.is_some(), None),
+                    (Signal::ReopenLogs, _) => self.reopen_logs_and_report(),
                     (Signal::Upgrade, Some(_)) => tracing::warn!("SIGUSR2: {UPGRADING}"),
-                    (Signal::Upgrade, None) => upgrade = Some(self.start_upgrade(None)),
+                    (Signal::Upgrade, None) => next_upgrade = next_upgrade.or(Some(None)),
                 },
                 Some(Order { task, answer }) = self.ordered.recv() => match (task, &upgrade) {
                     (Task::Reload, _) => {
-                        let done = self.reload(upgrade.is_some()).await;
-                        report("reload", done.clone());
-                        // Whoever asked may have gone away.
-                        let _ = answer.send(done);
+                        self.ask_reload(&mut reloads, upgrade.is_some() || next_upgrade.is_some(), Some(answer));
                     }
-                    (Task::Upgrade, None) => upgrade = Some(self.start_upgrade(Some(answer))),
-                    (Task::Upgrade, Some(_)) => drop(answer.send(Err(UPGRADING.to_owned()))),
+                    (Task::Upgrade, None) if next_upgrade.is_none() => next_upgrade = Some(Some(answer)),
+                    (Task::Upgrade, _) => drop(answer.send(Err(UPGRADING.to_owned()))),
                 },
                 ended = ended(&mut upgrade) => {
                     upgrade = None;
@@ -148,9 +171,13 @@ impl Daemon {
                                 tracing::error!("{error}");
                             }
                             service_manager::main_process(std::process::id());
+                            if reloads.is_waiting() {
+                                self.begin_reload(&mut reloads);
+                            }
                         }
                     }
                 }
+                step = reloads.step() => self.go_on_with(&mut reloads, step, next_upgrade.is_some()),
                 () = self.belongings.taken() => {}
                 error = &mut shards_fail => return End::Failed(error.into()),
                 () = watchdog.due() => service_manager::alive(),
@@ -218,107 +245,166 @@ impl Daemon {
         Upgrade { stopping, task }
     }
 
-    fn reopen_logs(&self) {
+    /// Opens log files again, on a thread of its own: what is at their path may block.
+    fn reopen_logs(&self) -> JoinHandle<Option<String>> {
         self.statistics.iter().for_each(Statistics::reopen_log);
-        match self.log.reopen() {
-            Ok(()) => tracing::info!("log files are opened again"),
-            Err(error) => tracing::error!("{error}; the old one is written on"),
-        }
-    }
-
-    /// Loads everything again. Either all of it takes effect or nothing.
-    async fn reload(&mut self, is_upgrading: bool) -> Answer {
-        if is_upgrading {
-            return Err(UPGRADING.to_owned());
-        }
-        service_manager::reloading();
-        let done = self.load_again().await;
-        service_manager::ready(if done.is_ok() { "serving" } else { "serving; the latest reload failed" });
-        done
-    }
-
-    async fn load_again(&mut self) -> Answer {
-        let (file, current, missing_geo) = (self.options.config.clone(), self.config.clone(), self.missing_geo.clone());
-        let loading = tokio::task::spawn_blocking(move || {
-            Reloaded::load(&file, &current, &missing_geo).map_err(|error| error.to_string())
-        });
-        let reloaded = loading.await.map_err(|error| error.to_string())??;
-        let Reloaded { config, geo, missing_geo, templates, mut notices } = reloaded;
-
-        // What can still fail comes first.
-        let front = self.new_front(&config).await?;
-        let rpc_socket = self.new_rpc_socket(&config).await?;
-        let moves_metrics = config.metrics_listen_address != self.config.metrics_listen_address;
-        let metrics_socket = match &config.metrics_listen_address {
-            Some(address) if moves_metrics => Some(new_control_socket("MetricsListenAddress", address).await?),
-            _ => None,
+        let log = self.log.clone();
+        let Ok(permit) = self.opening.clone().try_acquire_owned() else {
+            return tokio::spawn(async { Some(LOG_FILE_BLOCKS.to_owned()) });
         };
+        let opening = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            log.reopen()
+        });
+        tokio::spawn(async {
+            match tokio::time::timeout(OPEN_LOG_LIMIT, opening).await {
+                Ok(Ok(Ok(()))) => {
+                    tracing::info!("log files are opened again");
+                    None
+                }
+                Ok(Ok(Err(error))) => Some(format!("{error}; the old one is written on")),
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(LOG_FILE_BLOCKS.to_owned()),
+            }
+        })
+    }
 
+    fn reopen_logs_and_report(&self) {
+        let reopened = self.reopen_logs();
+        tokio::spawn(async {
+            if let Ok(Some(trouble)) = reopened.await {
+                tracing::error!("{trouble}");
+            }
+        });
+    }
+
+    /// Has everything loaded again, now or after the reload that runs.
+    fn ask_reload(&self, reloads: &mut Reloads, is_upgrading: bool, asker: Option<oneshot::Sender<Answer>>) {
+        if is_upgrading {
+            let refusal = Err(UPGRADING.to_owned());
+            report("reload", refusal.clone());
+            if let Some(asker) = asker {
+                // Whoever asked may have gone away.
+                let _ = asker.send(refusal);
+            }
+        } else if reloads.ask(asker) {
+            self.begin_reload(reloads);
+        }
+    }
+
+    fn begin_reload(&self, reloads: &mut Reloads) {
+        service_manager::reloading();
+        reloads.begin(self.load());
+    }
+
+    /// Does what a step of a reload asks for. Either all of a reload takes effect or nothing.
+    fn go_on_with(&mut self, reloads: &mut Reloads, step: Step, is_upgrade_next: bool) {
+        let answer = match step {
+            Step::Loaded(Ok(loaded)) => return reloads.complete(self.put_in_use(*loaded)),
+            Step::Loaded(Err(reason)) => Err(reason),
+            Step::Completed(answer) => answer,
+        };
+        service_manager::ready(if answer.is_ok() { "serving" } else { "serving; the latest reload failed" });
+        report("reload", answer.clone());
+        if reloads.end(&answer) && !is_upgrade_next {
+            self.begin_reload(reloads);
+        }
+    }
+
+    /// Loads everything again and makes the sockets for new addresses.
+    fn load(&self) -> impl Future<Output = Result<Box<Loaded>, String>> + Send + 'static {
+        let (file, current, missing_geo) = (self.options.config.clone(), self.config.clone(), self.missing_geo.clone());
+        let (pool, loading) = (self.pool.clone(), self.loading.clone());
+        async move {
+            let permit = loading.try_acquire_owned().map_err(|_| EARLIER_RELOAD_BLOCKS.to_owned())?;
+            let reading = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                let reloaded = Reloaded::load(&file, &current, &missing_geo).map_err(|error| error.to_string())?;
+                let front = new_front(&reloaded.config, &current, &pool)?;
+                Ok::<_, String>((reloaded, front, current))
+            });
+            let (reloaded, front, current) = reading.await.map_err(|error| error.to_string())??;
+            let config = &reloaded.config;
+            let rpc = if config.rpc_listen_address == current.rpc_listen_address {
+                None
+            } else {
+                Some(new_control_socket("RPCListenAddress", &config.rpc_listen_address).await?)
+            };
+            let metrics = if config.metrics_listen_address == current.metrics_listen_address {
+                None
+            } else {
+                match &config.metrics_listen_address {
+                    Some(address) => Some(Some(new_control_socket("MetricsListenAddress", address).await?)),
+                    None => Some(None),
+                }
+            };
+            Ok(Box::new(Loaded { reloaded, front, rpc, metrics }))
+        }
+    }
+
+    /// Puts what was loaded in use. What waits for others is left to the returned future.
+    fn put_in_use(&mut self, loaded: Loaded) -> impl Future<Output = Answer> + Send + 'static {
+        let Loaded { reloaded, front, rpc, metrics } = loaded;
+        let Reloaded { config, geo, missing_geo, templates, mut notices } = reloaded;
         // The log is there before shards write for it.
         self.statistics.iter().for_each(|statistics| statistics.configure(stats::Options::from(&config)));
         let settings = Settings { templates, ..Settings::from(&config) };
         let (settings, geo) = (Arc::new(settings), Arc::new(geo));
         self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
         self.rpc.service.password_check().change(config.rpc_password.as_bytes());
-        if let Some(front) = front {
-            notices.extend(self.move_to(front).await);
-        }
-        if let Some(socket) = rpc_socket {
+        if let Some(socket) = rpc {
             self.rpc.move_to(socket);
         }
-        if moves_metrics {
-            self.metrics.move_to(metrics_socket);
+        if let Some(socket) = metrics {
+            self.metrics.move_to(socket);
         }
         self.metrics.configure(&config);
         self.retention.send_replace(config.stats_retention);
-        self.reopen_logs();
+        let reopened = self.reopen_logs();
         self.config = config;
         self.missing_geo = missing_geo;
+        let pool = self.pool.clone();
         // An indexer that is still to be started reads the new configuration by itself. Waiting for it here would be waiting for
         // ourselves.
-        if self.options.monitor
-            && self.belongings.are_held()
-            && let Err(error) = self.belongings.indexer_link().run(&Request::Reload).await
-        {
-            notices.push(format!("the indexer goes on with the old configuration: {error}"));
+        let indexer = (self.options.monitor && self.belongings.are_held()).then(|| self.belongings.indexer_link());
+        async move {
+            if let Some(front) = front {
+                notices.extend(move_to(pool, front).await);
+            }
+            notices.extend(reopened.await.unwrap_or_else(|error| Some(error.to_string())));
+            if let Some(indexer) = indexer
+                && let Err(error) = indexer.run(&Request::Reload).await
+            {
+                notices.push(format!("the indexer goes on with the old configuration: {error}"));
+            }
+            Ok(notices)
         }
-        Ok(notices)
     }
+}
 
-    /// Sockets for a `ListenAddress` that is not the current one.
-    async fn new_front(&self, config: &Config) -> Result<Option<Front>, String> {
-        if config.listen_address == self.config.listen_address {
-            return Ok(None);
-        }
-        let (address, shards) = (config.listen_address.clone(), self.pool.shards());
-        let ours: Vec<_> = self.pool.fronts().iter().flat_map(|front| front.local_addresses()).collect();
-        let bound = tokio::task::spawn_blocking(move || Front::bind(&address, shards, &ours));
-        let front = bound.await.map_err(|error| error.to_string())?;
-        front.map(Some).map_err(|error| format!("{error}\nNothing was changed"))
+/// Sockets for a `ListenAddress` that is not the current one. Blocks.
+fn new_front(config: &Config, current: &Config, pool: &Pool) -> Result<Option<Front>, String> {
+    if config.listen_address == current.listen_address {
+        return Ok(None);
     }
+    let ours: Vec<_> = pool.fronts().iter().flat_map(|front| front.local_addresses()).collect();
+    let front = Front::bind(&config.listen_address, pool.shards(), &ours);
+    front.map(Some).map_err(|error| format!("{error}\nNothing was changed"))
+}
 
-    async fn new_rpc_socket(&self, config: &Config) -> Result<Option<ControlSocket>, String> {
-        if config.rpc_listen_address == self.config.rpc_listen_address {
-            return Ok(None);
-        }
-        new_control_socket("RPCListenAddress", &config.rpc_listen_address).await.map(Some)
-    }
-
-    /// Accepts on `front`, then answers what is queued at the address before and leaves it. What an operator should know of
-    /// that is returned.
-    async fn move_to(&self, front: Front) -> Option<String> {
-        let pool = self.pool.clone();
-        let address = front.configured().to_owned();
-        tracing::info!("moving to {address}");
-        pool.attend(front);
-        let moving = tokio::task::spawn_blocking(move || {
-            pool.resume().map_err(|error| error.to_string())?;
-            pool.leave(|front| front.configured() == address, PATIENCE).map_err(|error| error.to_string())
-        });
-        match moving.await {
-            Ok(moved) => moved.err(),
-            Err(error) => Some(error.to_string()),
-        }
+/// Accepts on `front`, then answers what is queued at the address before and leaves it. What an operator should know of
+/// that is returned.
+async fn move_to(pool: Arc<Pool>, front: Front) -> Option<String> {
+    let address = front.configured().to_owned();
+    tracing::info!("moving to {address}");
+    pool.attend(front);
+    let moving = tokio::task::spawn_blocking(move || {
+        pool.resume().map_err(|error| error.to_string())?;
+        pool.leave(|front| front.configured() == address, PATIENCE).map_err(|error| error.to_string())
+    });
+    match moving.await {
+        Ok(moved) => moved.err(),
+        Err(error) => Some(error.to_string()),
     }
 }
 

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mb_core::link::{Activity, Event, Request, ScanReport, SourceReport, socket_path};
+use mb_core::link::{Activity, Event, MAX_LINE, Request, ScanReport, SourceReport, socket_path};
 use mb_core::mirror::MirrorId;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
@@ -16,6 +16,13 @@ use super::IndexerState;
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An indexer opens the store and listens within milliseconds; this is for a slow disk.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Work may take hours and say nothing meanwhile, so that its time has no limit. Instead the indexer
+/// is asked this often whether it still answers.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// How long the answer to that may take. It comes from a task that does no other work.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a line that is not understood which a message shows.
+const SHOWN_OF_A_LINE: usize = 200;
 
 /// Why the indexer did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +41,15 @@ pub enum LinkError {
     /// The connection broke, most likely since the indexer ended.
     #[error("the connection to the indexer broke before it was done: {0}; see the daemon's log")]
     Broken(#[source] io::Error),
+    /// It listens, but does not answer.
+    #[error("the indexer (pid {pid}) does not answer: it may be stopped, or wait for a disk; see the daemon's log")]
+    Unresponsive {
+        /// Its process id; 0 when that is unknown.
+        pid: i32,
+    },
+    /// A line that is too long.
+    #[error("the indexer answered more than {MAX_LINE} bytes in one line; do both programs have the same version?")]
+    TooLong,
     /// An answer that is no [`Event`].
     #[error(
         "the indexer answered {line:?}, which is not understood: {source}; do both programs have the same version?"
@@ -99,24 +115,72 @@ impl IndexerLink {
         self.ask(request).await
     }
 
+    /// Asks, and gives up when the indexer stops answering at all.
     async fn ask(&self, request: &Request) -> Result<Outcome, LinkError> {
+        tokio::select! {
+            outcome = self.converse(request) => outcome,
+            error = self.until_unresponsive() => Err(error),
+        }
+    }
+
+    /// Returns when the indexer listens and does not answer. One that is gone breaks the conversation itself.
+    async fn until_unresponsive(&self) -> LinkError {
+        loop {
+            tokio::time::sleep(ALIVE_INTERVAL).await;
+            if let Err(error @ LinkError::Unresponsive { .. }) = self.answers_within(ALIVE_TIMEOUT).await {
+                return error;
+            }
+        }
+    }
+
+    /// Asks the indexer for a sign of life.
+    ///
+    /// # Errors
+    /// [`LinkError::Unresponsive`] when it listens and gives none within `limit`; else what went wrong.
+    pub(super) async fn answers_within(&self, limit: Duration) -> Result<(), LinkError> {
+        match tokio::time::timeout(limit, self.converse(&Request::Activity)).await {
+            Ok(answered) => answered.map(drop),
+            Err(_) => Err(LinkError::Unresponsive { pid: self.listener().await }),
+        }
+    }
+
+    /// The process that listens; 0 when that cannot be told.
+    async fn listener(&self) -> i32 {
+        let Ok(stream) = self.connect().await else { return 0 };
+        stream.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or_default()
+    }
+
+    async fn converse(&self, request: &Request) -> Result<Outcome, LinkError> {
         let mut stream = self.connect().await?;
         let mut line = serde_json::to_string(request).map_err(|error| LinkError::Broken(error.into()))?;
         line.push('\n');
         stream.write_all(line.as_bytes()).await.map_err(LinkError::Broken)?;
-        let mut answers = BufReader::new(stream).lines();
-        while let Some(line) = answers.next_line().await.map_err(LinkError::Broken)? {
-            match serde_json::from_str(&line) {
+        let mut answers = BufReader::new(stream);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let mut bounded = (&mut answers).take(MAX_LINE as u64);
+            let length = bounded.read_until(b'\n', &mut line).await.map_err(LinkError::Broken)?;
+            if length == 0 {
+                return Err(LinkError::Broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if length == MAX_LINE {
+                return Err(LinkError::TooLong);
+            }
+            match serde_json::from_slice(&line) {
                 Ok(Event::Progress { message }) => tracing::debug!("indexer: {message}"),
                 Ok(Event::Done { scan, source }) => return Ok(Outcome { scan, source, activity: None }),
                 Ok(Event::Activity(activity)) => {
                     return Ok(Outcome { activity: Some(activity), ..Outcome::default() });
                 }
                 Ok(Event::Failed { message }) => return Err(LinkError::Failed(message)),
-                Err(source) => return Err(LinkError::Answer { line, source }),
+                Err(source) => {
+                    let shown = &line[..length.min(SHOWN_OF_A_LINE)];
+                    let line = String::from_utf8_lossy(shown).trim_end().to_owned();
+                    return Err(LinkError::Answer { line, source });
+                }
             }
         }
-        Err(LinkError::Broken(io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Tells the indexer that the records of the mirrors `ids` changed. An indexer that does not run reads the store when it
@@ -124,7 +188,7 @@ impl IndexerLink {
     pub async fn mirrors_changed(&self, ids: Vec<MirrorId>) {
         let count = ids.len();
         let notice = Request::MirrorsChanged { ids };
-        match tokio::time::timeout(NOTICE_TIMEOUT, self.ask(&notice)).await {
+        match tokio::time::timeout(NOTICE_TIMEOUT, self.converse(&notice)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!("the change of {count} mirrors was not told to the indexer: {error}"),
             Err(_) => tracing::debug!("the indexer did not take notice of the change of {count} mirrors in time"),
@@ -136,9 +200,9 @@ impl IndexerLink {
     /// # Errors
     /// The indexer does not run, or does not answer in time.
     pub async fn activity(&self) -> Result<Activity, LinkError> {
-        match tokio::time::timeout(NOTICE_TIMEOUT, self.ask(&Request::Activity)).await {
+        match tokio::time::timeout(NOTICE_TIMEOUT, self.converse(&Request::Activity)).await {
             Ok(outcome) => Ok(outcome?.activity.unwrap_or_default()),
-            Err(_) => Err(LinkError::Broken(io::ErrorKind::TimedOut.into())),
+            Err(_) => Err(LinkError::Unresponsive { pid: self.listener().await }),
         }
     }
 
@@ -206,6 +270,18 @@ mod tests {
     async fn an_indexer_that_dies_or_babbles_is_told() {
         assert!(matches!(run_against("").await, Err(LinkError::Broken(_))));
         assert!(matches!(run_against("what?\n").await, Err(LinkError::Answer { .. })));
+    }
+
+    /// A stopped indexer accepts connections, by its kernel, and answers nothing: commands waited for ever.
+    #[tokio::test(start_paused = true)]
+    async fn an_indexer_that_does_not_answer_is_told_with_its_process() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let _listener = UnixListener::bind(socket_path(state_dir.path())).unwrap();
+        let begun = tokio::time::Instant::now();
+        let error = IndexerLink::new(state_dir.path()).run(&Request::Reload).await.unwrap_err();
+        assert!(begun.elapsed() <= ALIVE_INTERVAL + ALIVE_TIMEOUT + Duration::from_millis(10));
+        let expected = format!("the indexer (pid {}) does not answer", std::process::id());
+        assert!(error.to_string().contains(&expected), "{error}");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Keeping `mb-indexer run` running beside the daemon.
 //!
 //! ```text
-//! Starting ──listens──▶ Running ──ends──▶ Backoff ──pause over──▶ Starting
+//! Starting ──listens──▶ Running ──ends, or is killed since it does not answer──▶ Backoff ──pause over──▶ Starting
 //!    └──────────────ends, or cannot be started──────▲
 //! Awaited ──start()──▶ Starting      any ──stop()──▶ Off
 //! ```
@@ -9,7 +9,6 @@
 //! The child's standard input is a pipe that only the daemon holds: however the daemon dies, the child reads its end and
 //! ends, too. Its standard error goes into the daemon's log, line by line.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -33,10 +32,19 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// An indexer that lived this long was all right: the next restart is prompt again.
 const PROVEN_LIFE: Duration = Duration::from_secs(60);
-/// Between SIGTERM and SIGKILL.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Between SIGTERM and SIGKILL: together with [`KILL_GRACE`] less than the five seconds that the daemon has.
+const STOP_GRACE: Duration = Duration::from_secs(4);
 /// How often a starting indexer is tried for its socket.
 const LISTEN_POLL: Duration = Duration::from_millis(50);
+/// How often a running indexer is asked for a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long that may take; it takes less than a millisecond on a machine that is not busy.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// An indexer that gave no sign of life for this long is killed and started again: a guess, far more
+/// than a machine in trouble takes to wake a process.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a killed process may take to be gone. One that waits for a disk stays until the disk answers.
+const KILL_GRACE: Duration = Duration::from_millis(500);
 
 /// What the indexer is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +108,7 @@ impl SupervisedIndexer {
         self.supervision.state.subscribe()
     }
 
-    /// Ends the indexer: SIGTERM, and SIGKILL when it needs longer than five seconds.
+    /// Ends the indexer: SIGTERM, and SIGKILL when it needs longer than four seconds.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         if let Some(task) = self.task.take() {
@@ -169,7 +177,10 @@ impl Supervision {
                 Ok(status) => End::Died(format!("the indexer (process {pid}) ended: {}", describe(status))),
                 Err(error) => End::Died(format!("the indexer (process {pid}) cannot be waited for: {error}")),
             },
-            never = self.report_running(pid) => match never {},
+            reason = self.watch(pid) => {
+                kill(&mut child, pid).await;
+                End::Died(reason)
+            }
             _ = stopped => {
                 stop(&mut child, pid).await;
                 End::Stopped
@@ -209,14 +220,33 @@ impl Supervision {
         }
     }
 
-    /// Says so when the child listens; never returns.
-    async fn report_running(&self, pid: u32) -> Infallible {
+    /// Says so when the child listens, and returns why it is to be killed when it answers no more.
+    async fn watch(&self, pid: u32) -> String {
         while !self.link.is_up(pid).await {
             tokio::time::sleep(LISTEN_POLL).await;
         }
         tracing::info!("the indexer runs as process {pid}");
         self.state.send_replace(IndexerState::Running { pid });
-        std::future::pending().await
+        let mut answered = Instant::now();
+        loop {
+            tokio::time::sleep(PING_INTERVAL).await;
+            match self.link.answers_within(PING_TIMEOUT).await {
+                Ok(()) => answered = Instant::now(),
+                Err(error) => {
+                    let silence = answered.elapsed();
+                    tracing::warn!(
+                        "the indexer (process {pid}) gave no sign of life for {} s: {error}",
+                        silence.as_secs()
+                    );
+                    if silence >= SILENCE_LIMIT {
+                        return format!(
+                            "the indexer (process {pid}) did not answer for {} s and is killed",
+                            silence.as_secs()
+                        );
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -241,9 +271,16 @@ async fn stop(child: &mut Child, pid: u32) {
     }
     if tokio::time::timeout(STOP_GRACE, child.wait()).await.is_err() {
         tracing::warn!("the indexer (process {pid}) did not end within {} s and is killed", STOP_GRACE.as_secs());
-        if let Err(error) = child.kill().await {
-            tracing::error!("the indexer (process {pid}) cannot be killed: {error}");
-        }
+        kill(child, pid).await;
+    }
+}
+
+/// Ends a child at once, also one that is stopped.
+async fn kill(child: &mut Child, pid: u32) {
+    match tokio::time::timeout(KILL_GRACE, child.kill()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("the indexer (process {pid}) cannot be killed: {error}"),
+        Err(_) => tracing::error!("the indexer (process {pid}) was killed and is not gone: it may wait for a disk"),
     }
 }
 

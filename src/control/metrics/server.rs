@@ -11,21 +11,28 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::Watch;
+use crate::control::connections::{Connection, Connections, Limits};
 use crate::control::control_socket::ControlSocket;
 use crate::metrics::exposition;
 use crate::metrics::readiness::Readiness;
 
-/// Connections at a time. Prometheus keeps one, a balancer a few; more are taken when others end.
-const CONNECTIONS_MAX: usize = 64;
-/// How long a client may take to send a request, and a connection may wait for one: longer than Prometheus waits by default
-/// between two.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long accepting pauses when the process or the system has no descriptors or memory left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// Prometheus keeps one connection, a balancer a few, also behind one address.
+const LIMITS: Limits = Limits {
+    purpose: "metrics",
+    connections: 64,
+    per_address: 32,
+    opening: 1,
+    opening_time: Duration::from_secs(10),
+    idle_time: IDLE_TIME,
+};
+/// How long a connection may wait for a request, and the request take: longer than Prometheus waits by default between two.
+const IDLE_TIME: Duration = Duration::from_secs(90);
+/// Bytes of a request's head, and how many fields it may have: what scrapers and balancers send is a tenth of it.
+const HEAD_MAX: usize = 16 << 10;
+const HEADER_FIELDS_MAX: usize = 64;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -35,29 +42,34 @@ pub async fn serve(socket: ControlSocket, watch: Arc<Watch>) {
 }
 
 async fn accept(socket: ControlSocket, watch: Arc<Watch>) {
+    let places = Connections::new(LIMITS);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = socket.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok(stream) => {
-                    connections.spawn(connection(stream, Arc::clone(&watch)));
-                }
-                Err(error) => {
-                    tracing::warn!("a connection for metrics cannot be accepted: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            accepted = places.accept(&socket) => {
+                connections.spawn(connection(accepted, Arc::clone(&watch)));
+            }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn connection(stream: TcpStream, watch: Arc<Watch>) {
-    let service = service_fn(|request| answer(request, &watch));
+async fn connection(connection: Connection, watch: Arc<Watch>) {
+    let peer = connection.peer();
+    let service = service_fn(|request| {
+        let call = peer.call();
+        let answer = answer(request, &watch);
+        async {
+            let _call = call;
+            answer.await
+        }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .header_read_timeout(IDLE_TIME)
+        .max_buf_size(HEAD_MAX)
+        .max_headers(HEADER_FIELDS_MAX)
+        .serve_connection(TokioIo::new(connection), service)
         .await;
     if let Err(error) = served {
         tracing::debug!("a connection for metrics ended: {error}");

@@ -79,6 +79,7 @@ impl Watch {
 
     async fn collect(&self) {
         loop {
+            mb_core::fault::point("metrics");
             locked(&self.totals).collect(Instant::now());
             sleep(COLLECT_INTERVAL).await;
         }
@@ -124,6 +125,8 @@ impl Watch {
             store: locked(&self.store).clone(),
             indexer,
             figures: &self.sources.figures,
+            panics: mb_core::supervise::panics(),
+            restarts: mb_core::supervise::restarts(),
             source_interval: *locked(&self.source_interval),
         })
     }

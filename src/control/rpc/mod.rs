@@ -3,6 +3,8 @@
 //! - [`proto`]: the generated messages, client and server
 //! - [`wire`]: mirrors as messages
 //! - `password`: who may call
+//! - `tries`: who guesses passwords
+//! - `call`: what each call is held to
 //! - `settings`: what an operator enters, checked and brought into form
 //! - `batch`: changes of many mirrors, received in parts
 //! - `locate`: where a new mirror stands
@@ -18,6 +20,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 mod batch;
+mod call;
 mod downloads;
 mod explained;
 mod locate;
@@ -25,17 +28,41 @@ mod password;
 pub mod proto;
 mod service;
 pub(crate) mod settings;
+mod tries;
 pub mod wire;
 
 pub use locate::Locate;
 pub use password::{METADATA_KEY, PasswordCheck};
 pub use service::{NOTICE_KEY, Parts, Service};
 
+use super::connections::{Connections, Limits};
 use super::control_socket::ControlSocket;
+use call::Limited;
 use proto::cli_server::CliServer;
 
 /// Calls under way at the shutdown have this long to end. Those that do not, such as scans, end with the runtime.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Connections: people and scripts hold few, for the time of a command.
+const LIMITS: Limits = Limits {
+    purpose: "RPC",
+    connections: 64,
+    per_address: 32,
+    opening: HTTP2_PREFACE,
+    opening_time: Duration::from_secs(5),
+    idle_time: Duration::from_secs(300),
+};
+/// Bytes by which every client of HTTP/2 begins (RFC 9113, section 3.4).
+const HTTP2_PREFACE: usize = 24;
+/// Bytes of a message: room for some thousand mirrors. Those of callers without the password are not read.
+const MESSAGE_MAX: usize = 4 << 20;
+/// Bytes of the header fields of a call: a few short ones and the password.
+const HEADERS_MAX: u32 = 16 << 10;
+/// Calls at a time on one connection.
+const CALLS_MAX: u32 = 16;
+/// How often a silent client is asked whether it is there, and how long its answer may take.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 
 /// Why the RPC server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -66,13 +93,21 @@ pub async fn serve(
     let reflection_alpha = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .build_v1alpha()?;
-    let incoming = stream::unfold(socket, async |socket| Some((socket.accept().await, socket)));
+    let incoming = stream::unfold((socket, Connections::new(LIMITS)), async |(socket, connections)| {
+        let connection = connections.accept(&socket).await;
+        Some((Ok::<_, std::io::Error>(connection), (socket, connections)))
+    });
+    let commands = CliServer::new(service).max_decoding_message_size(MESSAGE_MAX);
     let stopping = Arc::new(tokio::sync::Notify::new());
     let stop = Arc::clone(&stopping);
     let server = Server::builder()
-        .add_service(CliServer::with_interceptor(service, check.clone()))
-        .add_service(InterceptedService::new(reflection, check.clone()))
-        .add_service(InterceptedService::new(reflection_alpha, check))
+        .max_concurrent_streams(CALLS_MAX)
+        .http2_max_header_list_size(HEADERS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIME))
+        .add_service(Limited(InterceptedService::new(commands, check.clone())))
+        .add_service(Limited(InterceptedService::new(reflection, check.clone())))
+        .add_service(Limited(InterceptedService::new(reflection_alpha, check)))
         .serve_with_incoming_shutdown(incoming, async move {
             shutdown.await;
             stop.notify_one();

@@ -1,12 +1,17 @@
 //! The password that every call carries in its metadata.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq;
+use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
+
+use super::tries::{PAUSE, TRIES, Tries};
+use crate::control::connections::group;
 
 /// The metadata key of the password.
 pub const METADATA_KEY: &str = "password";
@@ -15,12 +20,13 @@ pub const METADATA_KEY: &str = "password";
 #[derive(Clone)]
 pub struct PasswordCheck {
     password: Arc<ArcSwap<Vec<u8>>>,
+    tries: Arc<Mutex<Tries>>,
 }
 
 impl PasswordCheck {
     /// Asks for `password`; an empty one accepts an empty or missing value.
     pub(super) fn new(password: &[u8]) -> PasswordCheck {
-        PasswordCheck { password: Arc::new(ArcSwap::from_pointee(password.to_vec())) }
+        PasswordCheck { password: Arc::new(ArcSwap::from_pointee(password.to_vec())), tries: Arc::default() }
     }
 
     /// Asks for `password` from the next call on.
@@ -36,10 +42,35 @@ impl PasswordCheck {
 
 impl Interceptor for PasswordCheck {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let address = request.remote_addr().map(|address| group(address.ip()));
+        if let Some(rest) = address.and_then(|address| self.tries().refused_for(address, Instant::now())) {
+            return Err(Status::resource_exhausted(format!(
+                "too many wrong passwords from this address: try again in {} s",
+                rest.as_secs() + 1
+            )));
+        }
         if self.accepts(request.metadata()) {
-            Ok(request)
-        } else {
-            Err(Status::unauthenticated("wrong password: give the daemon's RPCPassword, with -P or -a"))
+            return Ok(request);
+        }
+        // A call without a password is no guess.
+        if let Some(address) = address.filter(|_| request.metadata().contains_key(METADATA_KEY)) {
+            self.note_wrong(address);
+        }
+        Err(Status::unauthenticated("wrong password: give the daemon's RPCPassword, with -P or -a"))
+    }
+}
+
+impl PasswordCheck {
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_wrong(&self, address: IpAddr) {
+        if self.tries().note_wrong(address, Instant::now()) {
+            tracing::warn!(
+                "RPC: {TRIES} wrong passwords from {address}: none of it is looked at for {} s",
+                PAUSE.as_secs()
+            );
         }
     }
 }

@@ -159,7 +159,8 @@ impl Cli for Service {
                 let mirrors = store.mirrors()?;
                 let old = mirrors.iter().find(|mirror| mirror.id == id).ok_or(StoreError::UnknownMirror(id))?;
                 let mut new = Mirror { settings, ..old.clone() };
-                if new.settings != old.settings {
+                // A record that could not be read is written also when what was read of it stays.
+                if new.settings != old.settings || old.invalid().is_some() {
                     store.update_settings(id, &new.settings)?;
                     log(store, id, LogEvent::Edited);
                 }

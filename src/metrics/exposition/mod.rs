@@ -53,6 +53,10 @@ const SHOWN_AT_ZERO: [(Kind, Status); 4] = [
     (Kind::Refusal, Status::ServiceUnavailable),
 ];
 
+/// The thread and the part of the program that are shown before they panicked, so that the families are there.
+const SHOWN_THREAD: &str = "main";
+const SHOWN_PART: &str = "statistics";
+
 /// A time that a mirror's record has.
 type TimeOf = fn(&Mirror) -> Timestamp;
 
@@ -87,6 +91,26 @@ fn program(families: &mut Families, facts: &Facts<'_>) {
         "Whether an index is loaded, as /readyz tells.",
         alone(f64::from(u8::from(facts.snapshot.files.is_some()))),
     );
+    families.counter(
+        "mirrorbits_thread_panics_total",
+        "Panics of the program, by the name of the thread.",
+        counts("thread", SHOWN_THREAD, &facts.panics),
+    );
+    families.counter(
+        "mirrorbits_part_restarts_total",
+        "How often a part of the program was started again after a panic.",
+        counts("part", SHOWN_PART, &facts.restarts),
+    );
+}
+
+/// Numbers by name, with that of `shown` also before there was one, so that its rate is known from the first on.
+fn counts<'a>(
+    label: &'static str,
+    shown: &'static str,
+    counts: &'a BTreeMap<String, u64>,
+) -> impl Iterator<Item = (Labels, f64)> + 'a {
+    let first = (!counts.contains_key(shown)).then(|| (vec![(label, shown.to_owned())], 0.0));
+    first.into_iter().chain(counts.iter().map(move |(name, count)| (vec![(label, name.clone())], *count as f64)))
 }
 
 fn requests(families: &mut Families, facts: &Facts<'_>) {

@@ -45,6 +45,8 @@ const TICK: Duration = Duration::from_millis(100);
 const DRAIN_TICK: Duration = Duration::from_millis(10);
 /// Between two looks of a shard that ends at whether its acceptors have.
 const END_TICK: Duration = Duration::from_millis(2);
+/// What acceptors may take to end, which they do when they get to run, or after the pause of one that could not accept.
+const ACCEPTORS_END: Duration = Duration::from_secs(2);
 
 /// How long a shard that has just served waits for more by itself. Shorter times cost more: the kernel sets a timer for those
 /// that are due before its next tick.
@@ -202,7 +204,8 @@ async fn end_acceptors(shard: &Shard, sleep: impl AsyncFn(Duration)) {
     for stop in shard.stops.take() {
         stop.raise();
     }
-    while shard.acceptors.get() > 0 {
+    let deadline = Instant::now() + ACCEPTORS_END;
+    while shard.acceptors.get() > 0 && Instant::now() < deadline {
         sleep(END_TICK).await;
     }
 }

@@ -21,6 +21,7 @@ pub use self::writer::Destination;
 use self::writer::{Orders, Writer};
 use super::figures::Figures;
 use mb_core::priority::give_way;
+use mb_core::supervise::keep_going;
 
 use crate::handle::Handler;
 use crate::handle::outcome::{Kind, Outcome};
@@ -97,10 +98,10 @@ impl DownloadLog {
         let (spare, spares) = bounded(BATCHES_WAITING);
         let orders = Arc::new(Orders::new(destination));
         let format = LineFormat::new(TimeZone::system());
-        let writer = Writer::new(Arc::clone(&orders), format, Arc::clone(&figures));
+        let mut writer = Writer::new(Arc::clone(&orders), format, Arc::clone(&figures));
         let work = move || {
             give_way();
-            writer.run(&inbox, &spare);
+            keep_going("download-log", || writer.run(&inbox, &spare));
         };
         let thread = std::thread::Builder::new().name("download-log".to_owned()).spawn(work)?;
         Ok(DownloadLog { intake: Intake { batches, spares, figures }, orders, thread })

@@ -93,9 +93,10 @@ impl Writer {
     }
 
     /// Writes what comes, until no shard is left that could send more.
-    pub(super) fn run(mut self, inbox: &Receiver<Batch>, spares: &Sender<Batch>) {
+    pub(super) fn run(&mut self, inbox: &Receiver<Batch>, spares: &Sender<Batch>) {
         self.open_if_due();
         loop {
+            mb_core::fault::point("download-log");
             let received = inbox.recv_timeout(LOOK_INTERVAL);
             if self.orders.reopen.swap(false, Ordering::AcqRel) {
                 self.destination = self.orders.destination();

@@ -5,22 +5,20 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mb_core::priority::give_way;
-use mb_core::store::{Sighting, StatsBatch, Store, StoreError};
+use mb_core::store::{StatsBatch, Store, StoreError};
+use mb_core::{fault, supervise};
 
-/// Jobs that wait: a batch, a question and some notes. A store that does not answer gets no more.
+use crate::stats::download_dedup::Question;
+
+/// Jobs that wait: a batch, and questions that were given up. A store that does not answer gets no more.
 const JOBS_WAITING: usize = 4;
 
 /// What the store is to do.
 pub(super) enum Job {
     /// Add a batch.
     Add(Arc<StatsBatch>),
-    /// Note sightings; the number comes back with the answer.
-    Note {
-        /// The number.
-        number: u64,
-        /// What was seen.
-        sightings: Vec<Sighting>,
-    },
+    /// Answer a question of the range deduplication.
+    Ask(Question),
 }
 
 /// What the store did.
@@ -32,13 +30,23 @@ pub(super) enum Answer {
         /// How long that took.
         took: Duration,
     },
-    /// It noted sightings, or failed.
-    Noted {
-        /// The number of the job.
+    /// It answered a question, or failed.
+    Answered {
+        /// The number of the question.
         number: u64,
-        /// Which of them are new to it, or what went wrong.
+        /// Which of its entries are new, or what went wrong.
         outcome: Result<Vec<bool>, StoreError>,
     },
+}
+
+/// Asks the store. A panic in it is a failure like others: whether it has done what was asked is not known.
+fn attempt<T>(operation: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let operation = || {
+        fault::point("statistics-store");
+        operation()
+    };
+    let panicked = || Err(StoreError::Database("the access to the store panicked; please report this".to_owned()));
+    supervise::attempt("statistics-store", operation).unwrap_or_else(panicked)
 }
 
 /// The thread, as the flusher sees it. It ends when this is dropped and its operation is over.
@@ -59,11 +67,11 @@ impl StoreThread {
                 let answer = match job {
                     Job::Add(batch) => {
                         let started = Instant::now();
-                        let outcome = store.add_stats(&batch);
+                        let outcome = attempt(|| store.add_stats(&batch));
                         Answer::Added { outcome, took: started.elapsed() }
                     }
-                    Job::Note { number, sightings } => {
-                        Answer::Noted { number, outcome: store.note_sightings(&sightings) }
+                    Job::Ask(Question { number, sightings }) => {
+                        Answer::Answered { number, outcome: attempt(|| store.note_sightings(&sightings)) }
                     }
                 };
                 if done.send(answer).is_err() {

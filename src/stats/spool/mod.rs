@@ -17,6 +17,8 @@ mod journal;
 mod recovery;
 
 #[cfg(test)]
+mod found_by_fuzzing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -132,7 +134,8 @@ impl Spool {
             loose: Gathered::default(),
             live: VecDeque::new(),
             latest: BatchId(0),
-            numbering: recovered.numbering + 1,
+            // Only the latest has to differ from it.
+            numbering: recovered.numbering.wrapping_add(1),
             named: RowSet::default(),
             unwritten: Vec::new(),
             rewritten_from: REWRITTEN_FROM,
@@ -147,7 +150,8 @@ impl Spool {
 
     /// How many downloads it holds.
     pub fn downloads(&self) -> u64 {
-        self.loose.downloads() + self.live.iter().map(|(_, batch)| batch.downloads()).sum::<u64>()
+        let live = self.live.iter().map(|(_, batch)| batch.downloads());
+        live.fold(self.loose.downloads(), u64::saturating_add)
     }
 
     /// Finds out whether the disk has room again, after something failed.
@@ -161,7 +165,7 @@ impl Spool {
     /// Counts by row of `files` from now on, and lets the generation before go.
     pub fn follow(&mut self, files: &Arc<FileIndex>) {
         if self.loose.follow(files) {
-            self.numbering += 1;
+            self.numbering = self.numbering.wrapping_add(1);
             self.named = RowSet::new(files.len());
         }
     }
@@ -270,9 +274,9 @@ impl Spool {
         }
         let mut named = RowSet::default();
         self.loose.days().values().for_each(|of_day| named.unite(of_day.rows.rows()));
-        format::put_loose(&mut records, &self.loose, self.numbering + 1, &named);
+        format::put_loose(&mut records, &self.loose, self.numbering.wrapping_add(1), &named);
         self.journal.replace(&records)?;
-        self.numbering += 1;
+        self.numbering = self.numbering.wrapping_add(1);
         self.named = named;
         self.unwritten.clear();
         Ok(())

@@ -103,7 +103,7 @@ fn parts_from_several_nodes_are_one_download() {
     assert_eq!(redis.command(&["GET", "STATS_TOTAL"]), "2");
     let key = redis.command(&["KEYS", "MB_SEEN_*"]);
     let left: u64 = redis.command(&["TTL", &key]).parse().expect("seconds");
-    assert!((500..=600).contains(&left), "{key} lasts {left} s");
+    assert!((500..=610).contains(&left), "{key} lasts {left} s");
 }
 
 #[test]

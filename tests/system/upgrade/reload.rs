@@ -53,13 +53,19 @@ fn a_bad_file_keeps_what_there_is() {
     let geo = lineage.redirector.folder().join("geo");
     fs::create_dir(&geo).expect("folder");
     fs::write(geo.join("GeoLite2-City.mmdb"), "damaged").expect("database");
+    // Another fallback shows whether any of it took effect.
+    let with = |key: &str, value: &str| -> String {
+        let changed = |line: &str| match line.split_once(": ") {
+            Some((name, _)) if name == key => format!("{key}: {value}\n"),
+            _ => format!("{}\n", line.replace("fallback.example", "other.example")),
+        };
+        good.lines().map(changed).collect()
+    };
     let bad = [
-        (good.replace("Shards: 1", "Shards: none"), "Shards: none"),
-        (
-            good.replace("fallback.example", "other.example") + &format!("\nGeoipDatabasePath: {}\n", geo.display()),
-            "Geo",
-        ),
-        (good.replace("fallback.example", "other.example") + "\nListenAddress: 192.0.2.1:80\n", "192.0.2.1:80"),
+        (with("Shards", "none"), "Shards: none"),
+        (with("GeoipDatabasePath", &geo.display().to_string()), "Geo"),
+        (with("ListenAddress", "192.0.2.1:80"), "192.0.2.1:80"),
+        (good.clone() + "\nShards: 2\n", "duplicated key"),
     ];
     for (text, reason) in bad {
         fs::write(&config, text).expect("configuration");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::connection::Pool;
 use super::keys;
 use crate::store::watch::Ended;
+use crate::supervise::keep_going;
 
 /// That of Mirrorbits.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -18,16 +19,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn start(pool: Arc<Pool>, ended: Ended) {
     let work = move || {
         let text = format!("HELLO{} {}", pool.database(), node_id());
-        while !ended.is_ended() {
-            let announced = pool.with_session(|session| {
-                session.query::<i64>(redis::cmd("PUBLISH").arg(keys::CLUSTER_CHANNEL).arg(&text))
-            });
-            if let Err(failure) = announced {
-                // The watch reports an outage.
-                tracing::debug!("{}: this node is not announced: {}", pool.name(), failure.text());
+        keep_going("redis-cluster", || {
+            while !ended.is_ended() {
+                crate::fault::point("redis-cluster");
+                let announced = pool.with_session(|session| {
+                    session.query::<i64>(redis::cmd("PUBLISH").arg(keys::CLUSTER_CHANNEL).arg(&text))
+                });
+                if let Err(failure) = announced {
+                    // The watch reports an outage.
+                    tracing::debug!("{}: this node is not announced: {}", pool.name(), failure.text());
+                }
+                thread::sleep(INTERVAL);
             }
-            thread::sleep(INTERVAL);
-        }
+        });
     };
     if let Err(cause) = thread::Builder::new().name("redis-cluster".to_owned()).spawn(work) {
         tracing::error!("other nodes do not hear of this one until a restart: no thread can be started: {cause}");

@@ -17,6 +17,8 @@ mod cluster;
 mod connection;
 mod failure;
 mod file_facts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod leases;
 mod logs;

@@ -60,6 +60,9 @@ pub(super) fn visit_all(session: &mut Session, visit: &mut dyn FnMut(SourceEntry
     Ok(())
 }
 
+/// Values of the fields of a hash, in the order asked for.
+type Fields = Vec<Option<Vec<u8>>>;
+
 /// The facts of files, `None` for those that are gone.
 fn facts(session: &mut Session, paths: &[Vec<u8>]) -> Result<Vec<Option<SourceEntryKind>>, Failure> {
     let mut pipeline = redis::pipe();
@@ -67,8 +70,8 @@ fn facts(session: &mut Session, paths: &[Vec<u8>]) -> Result<Vec<Option<SourceEn
         pipeline.cmd("HMGET").arg(keys::file(path)).arg(&file_facts::FIELDS);
     }
     // A key of another type hurts its file only, which counts as gone until the next source scan writes it anew.
-    let rows: Vec<redis::RedisResult<Vec<Option<Vec<u8>>>>> = session.query_all(pipeline.ignore_errors())?;
-    let read = |(path, row): (&Vec<u8>, redis::RedisResult<Vec<Option<Vec<u8>>>>)| match row {
+    let rows: Vec<redis::RedisResult<Fields>> = session.query_all(pipeline.ignore_errors())?;
+    let read = |(path, row): (&Vec<u8>, redis::RedisResult<Fields>)| match row {
         Ok(row) => <[_; 5]>::try_from(row).ok().and_then(file_facts::read),
         Err(error) => {
             super::warn_once(format!("the key {}: {error}; the file is left out", keys::file(path).escape_ascii()));

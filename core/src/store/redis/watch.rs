@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::keys;
 use crate::mirror::MirrorId;
 use crate::store::watch::{Change, ChangeWatch, Ended};
+use crate::supervise::keep_going;
 
 /// How soon the end of a watch is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,23 +27,25 @@ pub(super) fn start(pool: Arc<Pool>, mut on_change: Box<dyn FnMut(Change) + Send
     cluster::start(Arc::clone(&pool), ended.clone());
     let work = move || {
         let mut reported = false;
-        while !ended.is_ended() {
-            let mut on_change = |change| {
-                reported = false;
-                on_change(change);
-            };
-            if let Err(failure) = follow(&pool, &mut on_change, &ended) {
-                if !reported {
-                    tracing::warn!(
-                        "{}: changes of other nodes are not seen until it is back: {}",
-                        pool.name(),
-                        failure.text()
-                    );
-                    reported = true;
+        keep_going("redis-watch", || {
+            while !ended.is_ended() {
+                let mut on_change = |change| {
+                    reported = false;
+                    on_change(change);
+                };
+                if let Err(failure) = follow(&pool, &mut on_change, &ended) {
+                    if !reported {
+                        tracing::warn!(
+                            "{}: changes of other nodes are not seen until it is back: {}",
+                            pool.name(),
+                            failure.text()
+                        );
+                        reported = true;
+                    }
+                    pause(&ended);
                 }
-                pause(&ended);
             }
-        }
+        });
     };
     if let Err(cause) = thread::Builder::new().name("redis-watch".to_owned()).spawn(work) {
         tracing::error!("changes of other nodes are not seen until a restart: no thread can be started: {cause}");
@@ -66,6 +69,7 @@ fn follow(pool: &Pool, on_change: &mut dyn FnMut(Change), ended: &Ended) -> Resu
     subscription.set_read_timeout(Some(LOOK_INTERVAL))?;
     let mut heard = Instant::now();
     while !ended.is_ended() {
+        crate::fault::point("redis-watch");
         match subscription.get_message() {
             Ok(message) => {
                 heard = Instant::now();

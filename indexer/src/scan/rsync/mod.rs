@@ -3,7 +3,7 @@
 //! Its output streams: a listing of a million files is never held as text, and all of it is charged to the scan's budget.
 //! Whoever drops the future of [`list`] ends the program and all that it started.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
 
 use std::process::{ExitStatus, Stdio};
 
@@ -17,6 +17,8 @@ use super::limits::{LimitReached, ListingBudget};
 use super::listing::{Listing, ListingFull};
 use crate::progress::Progress;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod line;
 mod url;
 
@@ -238,7 +240,10 @@ async fn read_listing(
             if std::mem::take(&mut skipping) {
                 continue;
             }
-            if unfinished.is_empty() {
+            if unfinished.len().saturating_add(head.len()) > LINE_LIMIT {
+                budget.take_rejected()?;
+                unfinished.clear();
+            } else if unfinished.is_empty() {
                 lines.push(head)?;
             } else {
                 unfinished.extend_from_slice(head);
@@ -314,6 +319,18 @@ mod tests {
         let line = "-rw-r--r--              1 2026/11/22 11:30:31 some/file/with/a/name\n";
         let count = 3 * READ_BYTES / line.len();
         assert_eq!(read(line.repeat(count).as_bytes()), (count, 0));
+    }
+
+    /// A line beyond the limit was taken when its end came in the same read, and skipped otherwise (found by fuzzing).
+    #[test]
+    fn a_line_beyond_the_limit_is_skipped_even_when_it_arrives_at_once() {
+        let start = "-rw-r--r--  1 2026/11/22 11:30:31 ";
+        for (length, listed) in [(LINE_LIMIT, 1), (LINE_LIMIT + 1, 0)] {
+            let line = format!("{start}{}\n", "a".repeat(length - start.len()));
+            let budget = ListingBudget::ample();
+            let listing = read_within(line.as_bytes(), &budget).unwrap_or_else(|_| panic!("a listing in memory"));
+            assert_eq!((listing.len(), budget.rejected()), (listed, 1 - listed as u64), "{length}");
+        }
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct Site {
     extra_configuration: String,
 }
 
+/// Where no server listens (the port of the discard service): for a mirror whose downloads do not matter.
+pub const NOBODY: &str = "http://127.0.0.1:9/";
+
 impl Site {
     /// A site with an empty repository.
     pub fn new() -> Site {
@@ -123,7 +126,7 @@ impl Site {
         let settings = MirrorSettings {
             name: name.to_owned(),
             rsync_url: rsync_url.to_owned(),
-            http_url: http_url.to_owned(),
+            http_url: if http_url.is_empty() { NOBODY.to_owned() } else { http_url.to_owned() },
             ..MirrorSettings::default()
         };
         self.store().add_mirror(&settings).unwrap()
