@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn one_mistake_stops_everything() {
         let error = plan("- Name: paris\n  Score: 1\n- Name: oslo\n  HttpURL: gopher://x\n", false).unwrap_err();
-        assert!(error.starts_with("oslo: line 3: HttpURL: \"gopher://x/\""), "{error}");
+        assert!(error.starts_with("oslo: line 3: HttpURL: \"gopher://x/\" must start with"), "{error}");
         let error = plan("- Name: paris\n  Score: much\n", false).unwrap_err();
         assert!(error.starts_with("paris: line 2: Score"), "{error}");
     }

@@ -154,14 +154,15 @@ pub fn read_list(text: &str) -> Result<Vec<Listed>, DocumentError> {
     }
 }
 
-/// One mirror of a list, and whether its name may be shown: it stands alone on the line of its key.
+/// A mirror of a list, and whether its name stands on lines of its own.
 fn listed(element: MarkedYaml<'_>) -> Result<(Listed, bool), DocumentError> {
     let line = line_of(&element);
     let fields = fields(element)?;
-    let field = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
-    let alone = field.is_some_and(|field| field.alone);
-    let name = field.map(|field| field.value.clone()).filter(|name| !name.is_empty());
-    Ok((Listed { name: name.ok_or(DocumentError::NoName { line })?, line, fields }, alone))
+    let name_field = fields.iter().find(|field| field.key.eq_ignore_ascii_case("Name"));
+    let alone = name_field.is_some_and(|field| field.alone);
+    let name = name_field.map(|field| field.value.clone()).filter(|name| !name.is_empty());
+    let name = name.ok_or(DocumentError::NoName { line })?;
+    Ok((Listed { name, line, fields }, alone))
 }
 
 /// The first document of `text`; `None` when there is none.

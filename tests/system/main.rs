@@ -20,6 +20,7 @@ mod mirror_changes;
 mod outside_changes;
 mod packaging;
 mod pages;
+mod replaced_database;
 mod repository_links;
 mod right_file;
 mod runtimes;

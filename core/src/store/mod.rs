@@ -35,9 +35,9 @@ mod scan;
 mod stats;
 mod watch;
 
-pub use batch::MirrorEdit;
 #[cfg(fuzzing)]
 pub use self::redis::fuzzing;
+pub use batch::MirrorEdit;
 pub use embedded::EmbeddedStore;
 pub use lease::{Lease, LeaseName};
 pub use log::{LogEntry, LogEvent};
