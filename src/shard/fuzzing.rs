@@ -11,6 +11,7 @@ use mb_core::store::EmbeddedStore;
 use tokio::sync::mpsc;
 
 use super::acceptor::Accepted;
+use super::capacity::Capacity;
 use super::pool::Orders;
 use super::question::Questions;
 use super::rounds::{Outcome, Rounds};
@@ -21,6 +22,9 @@ use crate::metrics::hand_over::exchange;
 use crate::pages;
 use crate::snapshot::{Publication, Snapshot};
 use crate::stats::{Options, Statistics, file_statistics};
+
+/// More than an input opens.
+const CONNECTIONS: usize = 1000;
 
 /// Exchanges between two hand-overs of what was counted, lest that grows.
 const TICK: u32 = 1000;
@@ -60,7 +64,9 @@ impl Harness {
         let (reporter, _) = exchange().map_err(io::Error::other)?;
         let publication = Arc::new(Publication::new(snapshot));
         let orders = Arc::new(Orders::new(1));
-        let shard = Shard::new(publication, orders, &statistics.intake(), questions, reporter, Senses::new()?);
+        let capacity = Arc::new(Capacity::divide(CONNECTIONS, 1));
+        let (intake, senses) = (statistics.intake(), Senses::new()?);
+        let shard = Shard::new(publication, orders, &intake, questions, reporter, senses, capacity);
         Ok(Harness { rounds: Rounds::new(&shard), pages, counts, exchanges: 0, _statistics: statistics })
     }
 
