@@ -563,11 +563,11 @@ pub(crate) fn a_batch_with_one_mistake_changes_nothing(store: &dyn Store) {
     let id = store.add_mirror(&settings("one")).expect("added");
     let before = store.mirrors().expect("read");
     let taken = store.apply_mirrors(&[MirrorEdit::Remove(id), add_edit("a", true), add_edit("a", true)], NOON);
-    assert_eq!(taken.unwrap_err().to_string(), "a: name already taken; no mirror was changed");
+    assert_eq!(taken.expect_err("refused").to_string(), "a: name already taken; no mirror was changed");
     let taken = store.apply_mirrors(&[add_edit("b", true), add_edit("one", true)], NOON);
-    assert_eq!(taken.unwrap_err().to_string(), "one: name already taken; no mirror was changed");
+    assert_eq!(taken.expect_err("refused").to_string(), "one: name already taken; no mirror was changed");
     let unknown = store.apply_mirrors(&[add_edit("b", true), MirrorEdit::Remove(MirrorId(99))], NOON);
-    assert_eq!(unknown.unwrap_err().to_string(), "mirror 99: no mirror has the id 99; no mirror was changed");
+    assert_eq!(unknown.expect_err("refused").to_string(), "mirror 99: no mirror has the id 99; no mirror was changed");
     assert_eq!(store.mirrors().expect("read"), before);
     assert_eq!(events(store, id), []);
 }

@@ -98,9 +98,10 @@ fn room(file: &Path) -> Option<u64> {
 
 /// The last error of the system that `connection` met, if it met one.
 fn system_error(connection: &Connection) -> Option<Errno> {
-    // SAFETY: the handle is that of an open connection, which the reference keeps open and nobody else uses meanwhile (it is
-    // not `Sync`); the call only reads a field of it.
-    let code = unsafe { rusqlite::ffi::sqlite3_system_errno(connection.handle()) };
+    // SAFETY: the handle is used while the reference keeps the connection open, and not to close it.
+    let handle = unsafe { connection.handle() };
+    // SAFETY: the connection is open and nobody else uses it meanwhile, as it is not `Sync`; the call only reads a field of it.
+    let code = unsafe { rusqlite::ffi::sqlite3_system_errno(handle) };
     (code > 0).then(|| Errno::from_raw_os_error(code))
 }
 
