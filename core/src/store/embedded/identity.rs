@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -136,10 +137,13 @@ fn read_marker(marker: &Path) -> Result<Option<i32>, Failure> {
     }
 }
 
+/// Tells files apart that are written by one process at a time.
+static WRITTEN: AtomicU32 = AtomicU32::new(0);
+
 /// Two processes that start at once write the same.
 fn write_marker(marker: &Path, id: i32) -> std::io::Result<()> {
     let mut name = marker.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
+    name.push(format!(".{}-{}", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let unfinished = PathBuf::from(name);
     let mut file = File::create(&unfinished)?;
     file.write_all(format!("{id}\n").as_bytes())?;
