@@ -404,7 +404,13 @@ mod tests {
 
     #[test]
     fn no_message_holds_a_password() {
-        for url in ["rsync://u:se/cret@a b/", "u:secret@a/", "rsync://u:secret@a/\"m", "rsync://u:secret@:x/", "rsync://u:se/cret@a/"] {
+        for url in [
+            "rsync://u:se/cret@a b/",
+            "u:secret@a/",
+            "rsync://u:secret@a/\"m",
+            "rsync://u:secret@:x/",
+            "rsync://u:se/cret@a/",
+        ] {
             let error = MirrorUrl::new(UrlKind::Rsync, url).expect_err(url).to_string();
             assert!(!error.contains("cret"), "{error}");
         }
