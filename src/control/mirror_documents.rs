@@ -61,7 +61,7 @@ pub enum DocumentError {
 /// Mistakes that are shown one by one; the others are counted.
 const MISTAKES_SHOWN: usize = 20;
 
-/// `mistakes`, one a line: the first [`MISTAKES_SHOWN`], then how many more there are.
+/// `mistakes`, one a line: the first `MISTAKES_SHOWN`, then how many more there are.
 pub fn shown_mistakes<T: Display>(mistakes: &[T]) -> String {
     let mut lines: Vec<String> = mistakes.iter().take(MISTAKES_SHOWN).map(T::to_string).collect();
     let more = mistakes.len().saturating_sub(MISTAKES_SHOWN);
