@@ -5,6 +5,7 @@
 //! - [`orders`]: what operators order of the running daemon
 //! - `connections`: limits of the connections to its servers
 //! - [`control_socket`]: a listening socket of the control plane
+//! - `freed_memory`: returns freed memory to the system
 //! - [`index_watch`]: puts new generations of the index before the shards
 //! - [`mirror_table`]: publishes the mirrors that the store holds, so that shards see them
 //! - [`indexer`]: runs and watches `mb-indexer run`, and talks to it
@@ -22,6 +23,7 @@ mod connections;
 pub mod control_socket;
 pub mod daemon;
 pub mod explain;
+mod freed_memory;
 pub mod index_watch;
 pub mod indexer;
 pub mod logging;

@@ -14,6 +14,8 @@ const CLIENTS: usize = 400;
 /// Memory that may come on top of what the configuration allows: of the system's buffers nothing counts here, of the allocator's
 /// what lies between the pieces that are in use.
 const MARGIN_KIB: u64 = 16 * 1024;
+/// Memory that may stay on top of what there was before: caches, and pages that are in use only in part.
+const REMAINDER_KIB: u64 = 4 * 1024;
 
 /// 8,000 clients that asked for documents and never read took 1 GB, of which 0.6 to 0.9 GB stayed when they had left.
 #[test]
@@ -49,7 +51,7 @@ fn clients_that_never_read_take_what_is_allowed_and_give_it_back() {
     drop(clients);
     eventually("memory is given back", || {
         let after = redirector.daemon().resident_kib();
-        if after <= before + MARGIN_KIB { Ok(()) } else { Err(format!("{before} KiB, then {after} KiB")) }
+        if after <= before + REMAINDER_KIB { Ok(()) } else { Err(format!("{before} KiB, then {after} KiB")) }
     });
 }
 

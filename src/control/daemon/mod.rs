@@ -35,7 +35,7 @@ use super::metrics::{Sources, Watch};
 use super::orders::Orders;
 use super::pid_file::{PidFile, PidFileError};
 use super::tasks::keep_running;
-use super::{change_feed, retention, rpc, service_manager};
+use super::{change_feed, freed_memory, retention, rpc, service_manager};
 use crate::pages::templates::TemplateError;
 use crate::pages::worker;
 use crate::shard::front::Front;
@@ -203,6 +203,9 @@ async fn begin(
     })
     .inspect_err(|_| pool.stop(signals::PATIENCE))
     .map_err(StartError::Counters)?;
+    if let Err(error) = freed_memory::keep_returning() {
+        tracing::warn!("the thread that returns freed memory cannot be started: {error}; memory stays at its peak");
+    }
     let (retention, retained) = watch::channel(config.stats_retention);
     let parts = rpc::Parts {
         table: table.clone(),

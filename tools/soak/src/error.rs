@@ -17,6 +17,8 @@ pub(crate) enum SoakError {
     Command { command: String, output: String },
     #[error("no port of the loopback address is free: {0}")]
     Port(std::io::Error),
+    #[error("an honest visitor was not answered: {0}")]
+    Visit(std::io::Error),
     #[error("the thread of the attackers cannot be started: {0}")]
     Attackers(std::io::Error),
     #[error("the descriptor limit cannot be raised: {0}")]

@@ -34,6 +34,8 @@ use world::World;
 const LATENCY_FACTOR: u32 = 5;
 /// Honest traffic alone, before the attack.
 const CALM: Duration = Duration::from_secs(20);
+/// Within which the daemon returns memory that it has freed; it does so every 20 s.
+const RETURNED: Duration = Duration::from_secs(25);
 /// Between two disturbances.
 const DISTURBANCE_INTERVAL: Duration = Duration::from_secs(12);
 /// What the daemon gets to be back at its start once the attackers are gone: the longest of its timeouts is 60 s.
@@ -101,7 +103,9 @@ fn run(arguments: &Arguments) -> Result<bool, SoakError> {
 fn soak(world: &mut World, runtime: &str, time: Duration, seed: u64) -> Result<bool, SoakError> {
     // Both measurements are of a process that came by an upgrade, as the last one will have.
     Disturbance::Upgrade.happen(world, 0)?;
+    world.use_everything()?;
     let calm = Honest::start(world, seed)?.rest(CALM)?;
+    sleep(RETURNED);
     let start = settled(world, Footprint::default());
     println!("{runtime}: calm: {}; {start}", calm.summary());
 

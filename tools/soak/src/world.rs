@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Mirrors with the right files. Enough that `?mirrorlist` is a document of some 50 KB.
 const MIRRORS: usize = 40;
+/// Connections at a time of honest visitors, before the attack.
+const VISITORS: usize = 600;
 /// Files of the repository.
 const FILES: usize = 200;
 /// Descriptors that the daemon may open: few enough that the connection flood uses them up.
@@ -125,6 +128,35 @@ impl World {
         }
         let output = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
         Err(SoakError::Command { command: arguments.join(" "), output })
+    }
+
+    /// Uses the daemon in every way that users and operators do, so that all its threads and caches are in use: documents of
+    /// each kind, commands, metrics, and [`VISITORS`] connections at a time.
+    pub(crate) fn use_everything(&self) -> Result<(), SoakError> {
+        let mut visitors = Vec::new();
+        for _ in 0..VISITORS {
+            visitors.push(TcpStream::connect(self.address()).map_err(SoakError::Visit)?);
+        }
+        let documents = ["?mirrorlist", "?stats", "", "?mirrorlist&pretty"];
+        let files = World::files();
+        for (number, visitor) in visitors.iter_mut().enumerate() {
+            let file = files.get(number % files.len()).map(String::as_str).unwrap_or("/");
+            let query = documents[number % documents.len()];
+            let accept = if number % 2 == 0 { "application/json" } else { "text/html" };
+            visit(visitor, &format!("{file}{query}"), accept)?;
+        }
+        for _ in 0..4 {
+            for page in ["/?mirrorstats", "/"] {
+                let mut visitor = TcpStream::connect(self.address()).map_err(SoakError::Visit)?;
+                visit(&mut visitor, page, "text/html")?;
+            }
+            let metrics = (Ipv4Addr::LOCALHOST, self.ports.metrics);
+            visit(&mut TcpStream::connect(metrics).map_err(SoakError::Visit)?, "/metrics", "*/*")?;
+            for command in [&["list"][..], &["show", "m0"], &["stats", "mirror", "m0"], &["logs", "m0"]] {
+                self.command(command)?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts one more file into the repository, so that the next `refresh` publishes a new index.
@@ -319,6 +351,17 @@ impl Drop for World {
             let _ = server.wait();
         }
     }
+}
+
+/// Asks for `target` and reads the answer to its end.
+fn visit(stream: &mut TcpStream, target: &str, accept: &str) -> Result<(), SoakError> {
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+    );
+    stream.set_read_timeout(Some(PATIENCE)).map_err(SoakError::Visit)?;
+    stream.write_all(request.as_bytes()).map_err(SoakError::Visit)?;
+    std::io::copy(stream, &mut std::io::sink()).map_err(SoakError::Visit)?;
+    Ok(())
 }
 
 fn listens(port: u16) -> bool {
