@@ -1,7 +1,8 @@
 //! Returns freed memory to the system.
 //!
-//! glibc keeps freed memory resident for each thread that allocated it, unless it lies at the end of that thread's arena: after
-//! a flood of clients the process would stay at its peak. `malloc_trim` returns every free page, wherever it lies.
+//! glibc keeps freed memory resident for each thread that allocated it, unless it lies at the end of
+//! that thread's arena: after a flood of clients the process would stay at its peak. `malloc_trim`
+//! returns every free page, wherever it lies.
 
 use std::io;
 use std::thread;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use mb_core::priority::give_way;
 use mb_core::supervise::keep_going;
 
-/// Time between two calls. A call holds the locks of the arenas one after the other, and took 0.1 to 1.1 ms of processor time for
-/// all of them under attack: rare enough that no percentile of latency shows it.
+/// Time between two calls. A call holds the locks of the arenas one after the other, and took 0.1 to
+/// 1.1 ms of processor time for all of them under attack: too rare for the 99th percentile of latency.
 const INTERVAL: Duration = Duration::from_secs(20);
 
 /// Starts a thread that returns freed memory for as long as the process runs.

@@ -139,7 +139,7 @@ fn is_refused(client: &TcpStream) -> bool {
 
 /// Resident memory of the daemon in KiB.
 fn resident(redirector: &mut Redirector) -> u64 {
-    redirector.daemon().resident_kib()
+    redirector.daemon().anonymous_kib()
 }
 
 /// A long head in pieces of one byte took as much work as its length squared.

@@ -35,10 +35,10 @@ impl Program {
         rustix::process::Pid::from_child(&self.child)
     }
 
-    /// Its resident memory in KiB.
-    pub(crate) fn resident_kib(&self) -> u64 {
+    /// Its resident anonymous memory in KiB: without the pages of its program file.
+    pub(crate) fn anonymous_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status of a child");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("anonymous memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
