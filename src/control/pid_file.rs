@@ -4,10 +4,11 @@ use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A written PID file, removed when dropped unless another process has written its own id in the meantime.
 #[derive(Debug)]
-pub struct PidFile(PathBuf);
+pub struct PidFile(Arc<Path>);
 
 /// The PID file cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -23,32 +24,37 @@ impl PidFile {
     /// # Errors
     /// [`PidFileError`].
     pub fn write(path: &Path) -> Result<PidFile, PidFileError> {
-        let file = PidFile(path.to_owned());
-        file.write_again()?;
+        let file = PidFile(path.into());
+        file.writing_again()()?;
         Ok(file)
     }
 
-    /// Writes this process's id again, after another process may have written its own. Whoever reads the file meanwhile sees
-    /// one of both.
-    ///
-    /// # Errors
-    /// [`PidFileError`].
-    pub fn write_again(&self) -> Result<(), PidFileError> {
-        self.replace().map_err(|source| PidFileError { path: self.0.clone(), source })
+    /// Work that writes this process's id again, after another process may have written its own. Whoever reads the file meanwhile
+    /// sees one of both. Blocks, as all that is done with the file.
+    pub fn writing_again(&self) -> impl FnOnce() -> Result<(), PidFileError> + Send + 'static {
+        let path = Arc::clone(&self.0);
+        move || replace(&path).map_err(|source| PidFileError { path: path.to_path_buf(), source })
     }
+}
 
-    fn replace(&self) -> io::Result<()> {
-        let id = format!("{}\n", std::process::id());
-        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        match tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(folder) {
-            Ok(mut new) => {
-                new.write_all(id.as_bytes())?;
-                new.persist(&self.0)?;
-                Ok(())
-            }
-            // The file may be ours in a folder that is not.
-            Err(_) => std::fs::write(&self.0, id),
+impl PidFileError {
+    /// The file's disk does not answer.
+    pub(super) fn late(path: &Path) -> PidFileError {
+        PidFileError { path: path.to_owned(), source: io::Error::other("its disk does not answer") }
+    }
+}
+
+fn replace(path: &Path) -> io::Result<()> {
+    let id = format!("{}\n", std::process::id());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(folder) {
+        Ok(mut new) => {
+            new.write_all(id.as_bytes())?;
+            new.persist(path)?;
+            Ok(())
         }
+        // The file may be ours in a folder that is not.
+        Err(_) => std::fs::write(path, id),
     }
 }
 

@@ -15,7 +15,7 @@ use super::metrics_server::MetricsServer;
 use super::reload::Reloaded;
 use super::reloading::{Loaded, Reloads, Step};
 use super::signals::{PATIENCE, Signal, Signals};
-use super::{DaemonError, Options};
+use super::{DaemonError, Options, PID_FILE_LIMIT};
 use crate::control::control_socket::ControlSocket;
 use crate::control::index_watch::Following;
 use crate::control::logging::Log;
@@ -167,9 +167,7 @@ impl Daemon {
                                 return End::Stop(patience);
                             }
                             // The new process may have written its own id.
-                            if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::write_again) {
-                                tracing::error!("{error}");
-                            }
+                            self.write_pid_file_again();
                             service_manager::main_process(std::process::id());
                             if reloads.is_waiting() {
                                 self.begin_reload(&mut reloads);
@@ -201,7 +199,10 @@ impl Daemon {
             stop(statistics.take(), LAST_DELIVERY).await;
         };
         tokio::join!(self.rpc.stop(), self.belongings.let_go(drained));
-        drop(self.pid_file);
+        let removed = tokio::task::spawn_blocking(move || drop(self.pid_file));
+        if tokio::time::timeout(PID_FILE_LIMIT, removed).await.is_err() {
+            tracing::error!("the PID file cannot be removed: its disk does not answer");
+        }
         match end {
             End::Stop(_) => Ok(()),
             End::HandedOver(handed_over) => {
@@ -210,6 +211,18 @@ impl Daemon {
                 Ok(())
             }
             End::Failed(error) => Err(error),
+        }
+    }
+
+    /// Writes the PID file on a thread of its own: what is at its path may block.
+    fn write_pid_file_again(&self) {
+        if let Some(pid_file) = &self.pid_file {
+            let writing = pid_file.writing_again();
+            drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = writing() {
+                    tracing::error!("{error}");
+                }
+            }));
         }
     }
 

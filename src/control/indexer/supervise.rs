@@ -11,8 +11,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mb_core::fault;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
@@ -135,6 +137,8 @@ struct Supervision {
 /// How a child's life ended.
 enum End {
     Died(String),
+    /// It was killed since it did not answer.
+    Silent(String),
     Stopped,
 }
 
@@ -145,7 +149,14 @@ impl Supervision {
             let born = Instant::now();
             let reason = match self.one_life(&mut stopped).await {
                 End::Stopped => break,
-                End::Died(reason) => reason,
+                End::Died(reason) => {
+                    self.link.counts().ended.fetch_add(1, Ordering::Relaxed);
+                    reason
+                }
+                End::Silent(reason) => {
+                    self.link.counts().silent.fetch_add(1, Ordering::Relaxed);
+                    reason
+                }
             };
             if born.elapsed() >= PROVEN_LIFE {
                 backoff = FIRST_BACKOFF;
@@ -164,7 +175,14 @@ impl Supervision {
 
     async fn one_life(&self, stopped: &mut oneshot::Receiver<()>) -> End {
         self.state.send_replace(IndexerState::Starting);
-        let mut child = match self.spawn() {
+        let mut command = self.command();
+        // The program's disk may not answer. A child that comes too late is killed when it is dropped.
+        let spawning = tokio::task::spawn_blocking(move || command.spawn());
+        let spawned = tokio::select! {
+            spawned = spawning => spawned.unwrap_or_else(|aborted| Err(aborted.into())),
+            _ = &mut *stopped => return End::Stopped,
+        };
+        let mut child = match spawned {
             Ok(child) => child,
             Err(error) => return End::Died(self.cannot_start(&error)),
         };
@@ -179,7 +197,7 @@ impl Supervision {
             },
             reason = self.watch(pid) => {
                 kill(&mut child, pid).await;
-                End::Died(reason)
+                End::Silent(reason)
             }
             _ = stopped => {
                 stop(&mut child, pid).await;
@@ -193,7 +211,7 @@ impl Supervision {
         end
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    fn command(&self) -> Command {
         let mut command = std::process::Command::new(&self.program);
         command
             .arg("run")
@@ -205,7 +223,9 @@ impl Supervision {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         without_our_descriptors(&mut command);
-        Command::from(command).kill_on_drop(true).spawn()
+        let mut command = Command::from(command);
+        command.kill_on_drop(true);
+        command
     }
 
     fn cannot_start(&self, error: &std::io::Error) -> String {
@@ -228,9 +248,11 @@ impl Supervision {
         tracing::info!("the indexer runs as process {pid}");
         self.state.send_replace(IndexerState::Running { pid });
         let mut answered = Instant::now();
+        let silence_limit = fault::limit("indexer-silence", SILENCE_LIMIT);
+        let ping_interval = PING_INTERVAL.min(silence_limit / 4);
         loop {
-            tokio::time::sleep(PING_INTERVAL).await;
-            match self.link.answers_within(PING_TIMEOUT).await {
+            tokio::time::sleep(ping_interval).await;
+            match self.link.answers_within(PING_TIMEOUT.min(silence_limit / 4)).await {
                 Ok(()) => answered = Instant::now(),
                 Err(error) => {
                     let silence = answered.elapsed();
@@ -238,7 +260,7 @@ impl Supervision {
                         "the indexer (process {pid}) gave no sign of life for {} s: {error}",
                         silence.as_secs()
                     );
-                    if silence >= SILENCE_LIMIT {
+                    if silence >= silence_limit {
                         return format!(
                             "the indexer (process {pid}) did not answer for {} s and is killed",
                             silence.as_secs()
