@@ -2,7 +2,8 @@
 //!
 //! - [`arguments`]: command-line options with one dash, as existing scripts write them
 //! - [`config`]: the configuration file, as typed by the operator and as used by the programs
-//! - [`fault`]: panics that tests ask a running program for
+//! - [`fault`]: panics and shorter limits that tests ask a running program for
+//! - [`folder_lock`]: for what one process at a time changes in a folder
 //! - [`foreign_text`]: text of foreign origin, escaped for terminals and logs
 //! - [`log_writer`]: a log whose writing holds nothing up
 //! - [`memory`]: asked for ahead of its use, and in huge pages
@@ -21,6 +22,7 @@
 pub mod arguments;
 pub mod config;
 pub mod fault;
+pub mod folder_lock;
 pub mod foreign_text;
 pub mod geo;
 pub mod link;

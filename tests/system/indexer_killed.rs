@@ -34,7 +34,7 @@ pub(crate) fn supervised_indexer(redirector: &mut Redirector) -> Pid {
 }
 
 /// Processes whose parent is `parent` and that run the indexer.
-fn children(parent: Pid) -> Vec<Pid> {
+pub(crate) fn children(parent: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         // Ended since, or no process.

@@ -13,8 +13,8 @@ use crate::harness::program::{Program, make_fifo};
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 
-/// Five seconds, and a part of it for a busy machine.
-const END_TIME: Duration = Duration::from_secs(8);
+/// Nothing is under way yet that would be waited for.
+const END_TIME: Duration = Duration::from_secs(5);
 
 /// Waits until the program catches the signals that end it.
 fn wait_until_it_catches_signals(program: &mut Program) {

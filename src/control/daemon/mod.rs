@@ -238,7 +238,7 @@ async fn begin(
     let Prepared { store, table, watch, publication, missing_geo } = prepared;
     let served = accept(&pool, downloads, left).await;
     let pid_file = match (served, &options.pid_file) {
-        (Ok(()), Some(path)) => write_pid_file(path.clone()).await.map(Some),
+        (Ok(()), Some(path)) => write_pid_file(path.clone(), inheritance.is_some()).await.map(Some),
         (served, _) => served.map(|()| None),
     };
     let pid_file = match (pid_file, inheritance.as_mut()) {
@@ -312,11 +312,11 @@ async fn begin(
     })
 }
 
-/// Writes the PID file, which may wait for a disk.
-async fn write_pid_file(path: PathBuf) -> Result<PidFile, DaemonError> {
+/// Writes the PID file, in place of that of the process before if this one takes over. It may wait for a disk.
+async fn write_pid_file(path: PathBuf, takes_over: bool) -> Result<PidFile, DaemonError> {
     let writing = blocking({
         let path = path.clone();
-        move || PidFile::write(&path)
+        move || PidFile::write(&path, takes_over)
     });
     match tokio::time::timeout(PID_FILE_LIMIT, writing).await {
         Ok(written) => Ok(written??),

@@ -1,11 +1,14 @@
 //! The daemon at work: it waits for signals and orders, and does them one after the other.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::FutureExt as _;
 use mb_core::config::{Config, StatsRetention};
 use mb_core::link::Request;
+use mb_core::supervise::RESTART_PAUSE;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -21,13 +24,14 @@ use crate::control::index_watch::Following;
 use crate::control::logging::Log;
 use crate::control::orders::{Answer, Order, Task};
 use crate::control::pid_file::PidFile;
+use crate::control::tasks::keep_running;
 use crate::control::{rpc, service_manager};
 use crate::handle::Settings;
 use crate::shard::front::Front;
 use crate::shard::pool::{Pool, ShardsFailed};
 use crate::snapshot::{Publication, Snapshot};
 use crate::stats::{self, Statistics};
-use crate::upgrade::hand_over::{HandedOver, TakenBack, hand_over};
+use crate::upgrade::hand_over::{HandedOver, Incumbent as _, TakenBack, hand_over};
 use crate::upgrade::message::Role;
 use crate::upgrade::program::Program;
 
@@ -248,7 +252,15 @@ impl Daemon {
             let done = if std::process::id() == 1 {
                 Err(TakenBack(FIRST_PROCESS.to_owned()))
             } else {
-                hand_over(&program, &socket, &incumbent, &told, on_serving).await
+                let handing_over = hand_over(&program, &socket, &incumbent, &told, on_serving);
+                match AssertUnwindSafe(handing_over).catch_unwind().await {
+                    Ok(done) => done,
+                    // The new process has been ended meanwhile; whatever the acceptors were told is taken back.
+                    Err(_) => {
+                        incumbent.resume().await;
+                        Err(TakenBack("a defect of this program ended it; the log tells where, please report it".to_owned()))
+                    }
+                }
             };
             if let (Err(TakenBack(reason)), Some(answer)) = (&done, answer) {
                 let _ = answer.send(Err(reason.clone()));
@@ -496,22 +508,34 @@ impl Watchdog {
 pub(super) struct RpcServer {
     socket: ControlSocket,
     service: rpc::Service,
-    stop: oneshot::Sender<()>,
+    /// Dropped to stop it.
+    stop: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl RpcServer {
+    /// Serves until it is stopped. A server that ends by itself, by a panic or an error, is started again.
     pub(super) fn start(socket: ControlSocket, service: rpc::Service) -> RpcServer {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = rpc::serve(socket.clone(), service.clone(), async {
-            // A sender that is gone means the same.
-            let _ = stopped.await;
-        });
-        let task = tokio::spawn(async {
-            if let Err(error) = serving.await {
-                tracing::error!("{error}");
+        let (stop, stopped) = watch::channel(());
+        let (served, its_service) = (socket.clone(), service.clone());
+        let task = tokio::spawn(keep_running("rpc", move || {
+            let (socket, service, stopped) = (served.clone(), its_service.clone(), stopped.clone());
+            async move {
+                loop {
+                    let mut waiting = stopped.clone();
+                    let is_stopped = async move {
+                        // Nothing is ever sent: this is an error when the sender is gone.
+                        let _ = waiting.changed().await;
+                    };
+                    match rpc::serve(socket.clone(), service.clone(), is_stopped).await {
+                        Ok(()) => return,
+                        Err(error) if stopped.has_changed().is_err() => return tracing::error!("{error}"),
+                        Err(error) => tracing::error!("{error}; it is started again"),
+                    }
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                }
             }
-        });
+        }));
         RpcServer { socket, service, stop, task }
     }
 

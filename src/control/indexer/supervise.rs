@@ -9,12 +9,15 @@
 //! The child's standard input is a pipe that only the daemon holds: however the daemon dies, the child reads its end and
 //! ends, too. Its standard error goes into the daemon's log, line by line.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_lite::FutureExt as _;
 use mb_core::fault;
+use mb_core::supervise::{RESTART_PAUSE, note_restart};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
@@ -97,7 +100,7 @@ impl SupervisedIndexer {
         let (stop, stopped) = oneshot::channel();
         self.supervision.state.send_replace(IndexerState::Starting);
         self.stop = Some(stop);
-        self.task = Some(tokio::spawn(self.supervision.clone().run(stopped)));
+        self.task = Some(tokio::spawn(self.supervision.clone().keep_running(stopped)));
     }
 
     /// A way to ask it for work, which waits for it while it starts.
@@ -143,11 +146,20 @@ enum End {
 }
 
 impl Supervision {
-    async fn run(self, mut stopped: oneshot::Receiver<()>) {
+    /// Runs until it is stopped. A panic ends the indexer, and the supervision is started again.
+    async fn keep_running(self, mut stopped: oneshot::Receiver<()>) {
+        while AssertUnwindSafe(self.run(&mut stopped)).catch_unwind().await.is_err() {
+            note_restart("indexer");
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    async fn run(&self, stopped: &mut oneshot::Receiver<()>) {
         let mut backoff = FIRST_BACKOFF;
         loop {
+            fault::point("indexer");
             let born = Instant::now();
-            let reason = match self.one_life(&mut stopped).await {
+            let reason = match self.one_life(stopped).await {
                 End::Stopped => break,
                 End::Died(reason) => {
                     self.link.counts().ended.fetch_add(1, Ordering::Relaxed);
@@ -166,7 +178,7 @@ impl Supervision {
             self.state.send_replace(IndexerState::Backoff { until, reason });
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
-                _ = &mut stopped => break,
+                _ = &mut *stopped => break,
             }
             backoff = next_backoff(backoff);
         }

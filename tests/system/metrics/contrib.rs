@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use regex::Regex;
 
-use super::page::{Page, scrape, wait_for};
+use crate::harness::metrics::{Page, scrape, wait_for};
 use super::{from_paris, in_use, settled};
 use crate::harness::eventually;
 use crate::harness::redirector::Redirector;

@@ -19,7 +19,7 @@ use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
-use crate::metrics::page::scrape;
+use crate::harness::metrics::scrape;
 
 /// Files of the repository, but for the one that no mirror has.
 const FILES: usize = 40;
