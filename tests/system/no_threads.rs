@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Signal, geteuid, getrlimit, kill_process};
 
 use crate::harness::eventually;
 use crate::harness::metrics::total;
@@ -28,6 +28,13 @@ fn as_user(command: &Command, user: u32) -> Command {
     changed.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
     changed.arg(command.get_program()).args(command.get_args());
     changed
+}
+
+/// Changes the soft limit of a process. That of another user's is not changed even by root without a capability.
+fn limit_threads(process: Pid, user: u32, limit: &str) {
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &process.as_raw_nonzero().to_string(), &format!("--nproc={limit}:")]);
+    assert!(as_user(&command, user).status().expect("prlimit").success());
 }
 
 /// The limit of threads does not hold for root, and counts all of a user: the daemon gets a user of its own, which takes root.
@@ -62,8 +69,7 @@ fn threads_that_cannot_be_made_are_made_later() {
     redirector.wait_until_served("/file.iso");
 
     let daemon = redirector.daemon().pid();
-    let none = Rlimit { current: Some(1), maximum: getrlimit(Resource::Nproc).maximum };
-    let before = prlimit(Some(daemon), Resource::Nproc, none).expect("the limit of a child");
+    limit_threads(daemon, user, "1");
     let indexer = supervised_indexer(&mut redirector);
     kill_process(indexer, Signal::KILL).expect("the indexer runs");
     let fault = faults.join("shard");
@@ -72,7 +78,7 @@ fn threads_that_cannot_be_made_are_made_later() {
         drop(std::net::TcpStream::connect(redirector.address()));
         if fault.exists() { Err("not yet".to_owned()) } else { Ok(()) }
     });
-    redirector.daemon().wait_for_output("cannot be started in the place");
+    redirector.daemon().wait_for_output("no other shard can take the place");
     redirector.daemon().wait_for_output("the indexer cannot be started");
     // Connections to the shard that is gone wait for the next one.
     eventually("the other shard answers", || {
@@ -84,7 +90,8 @@ fn threads_that_cannot_be_made_are_made_later() {
     });
     redirector.mirrorbits(&["list"]);
 
-    prlimit(Some(daemon), Resource::Nproc, before).expect("the limit of a child");
+    let before = getrlimit(Resource::Nproc).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    limit_threads(daemon, user, &before);
     redirector.daemon().wait_for_output("has taken the place of one that failed");
     redirector.scan_repository();
     for _ in 0..20 {

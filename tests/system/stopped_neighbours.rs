@@ -12,7 +12,7 @@ use crate::harness::metrics::{scrape, wait_for};
 use crate::harness::program::make_fifo;
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
-use crate::indexer_killed::supervised_indexer;
+use crate::indexer_killed::{supervised_indexer, wait_for_another_indexer};
 
 /// Five seconds for requests under way, and as much again for a busy machine.
 const END_TIME: Duration = Duration::from_secs(10);
@@ -69,6 +69,34 @@ fn commands_that_need_a_stopped_indexer_say_so() {
     redirector.stop();
 }
 
+/// The control loop waited for a service manager that took no message, for ever.
+#[test]
+fn a_service_manager_that_does_not_read_holds_nothing_up() {
+    let mut redirector = Redirector::new();
+    let path = redirector.folder().join("notify.sock");
+    let told = UnixDatagram::bind(&path).expect("notification socket");
+    told.set_read_timeout(Some(Duration::from_secs(20))).expect("limit");
+    let mut command = redirector.daemon_command();
+    // A sign of life every 5 ms fills the queue of the socket at once.
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "10000");
+    redirector.start_with(&mut command);
+    redirector.scan_repository();
+    redirector.mirrorbits(&["reload"]);
+    // What matters is told when it reads again.
+    let mut message = [0; 4096];
+    let mut all = String::new();
+    while !(all.contains("RELOADING=1") && all.ends_with("READY=1\nSTATUS=serving\n")) {
+        let length = told.recv(&mut message).expect("a message for systemd");
+        let message = String::from_utf8_lossy(&message[..length]).into_owned();
+        if !message.starts_with("WATCHDOG") {
+            all.push_str(&message);
+        }
+    }
+    let begun = Instant::now();
+    redirector.stop();
+    assert!(begun.elapsed() < END_TIME, "{:?}", begun.elapsed());
+}
+
 /// The same with the store: requests, signals and the end do not depend on it.
 #[test]
 fn with_a_stopped_redis_requests_and_signals_go_on() {
@@ -106,6 +134,7 @@ fn an_indexer_that_stays_silent_is_killed_and_started_again() {
     redirector.daemon().wait_for_output("s and is killed; it is started again");
     wait_for(&redirector, "mirrorbits_indexer_restarts_total{reason=\"silent\"}", 1.0);
     rustix::process::test_kill_process(indexer).expect_err("the silent one is gone");
+    wait_for_another_indexer(&mut redirector);
     redirector.scan_repository();
     assert_ne!(supervised_indexer(&mut redirector), indexer);
     wait_for(&redirector, "mirrorbits_indexer_restarts_total{reason=\"ended\"}", 0.0);

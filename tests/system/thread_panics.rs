@@ -14,7 +14,7 @@ use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
-use crate::indexer_killed::children;
+use crate::indexer_killed::{children, wait_for_another_indexer};
 use crate::harness::metrics::scrape;
 
 /// Starts a daemon whose parts panic on request, with one mirror that has `/file.iso`.
@@ -102,12 +102,13 @@ fn every_part_goes_on_after_a_panic() {
     redirector.mirrorbits(&["list"]);
     let daemon = redirector.daemon().pid();
     // The supervision passes its place when it is about to start an indexer.
-    break_part(&mut redirector, "indexer", |redirector| {
+    break_part(&mut redirector, "indexer", |_| {
         for indexer in children(daemon) {
             // It may have ended since.
             let _ = kill_process(indexer, Signal::KILL);
         }
     });
+    wait_for_another_indexer(&mut redirector);
     redirector.scan_repository();
 
     for (part, target) in [("pages", "/file.iso?mirrorlist"), ("file-statistics", "/file.iso?stats")] {
