@@ -84,7 +84,8 @@ pub async fn hand_over(
     let endpoint = Endpoint::bind(path).map_err(|error| taken_back(&error))?;
     let mut command = Command::from(program.successor(path));
     // The program's disk may not answer.
-    let spawned = tokio::task::spawn_blocking(move || command.spawn()).await.unwrap_or_else(|aborted| Err(aborted.into()));
+    let spawned =
+        tokio::task::spawn_blocking(move || command.spawn()).await.unwrap_or_else(|aborted| Err(aborted.into()));
     let child = spawned.map_err(|error| {
         taken_back(&format!("{} cannot be started: {error}; put the new program there", program.path.display()))
     })?;

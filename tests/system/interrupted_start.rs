@@ -16,6 +16,9 @@ use crate::harness::redis::Redis;
 /// Nothing is under way yet that would be waited for.
 const END_TIME: Duration = Duration::from_secs(5);
 
+/// What blocks, and what makes it block.
+type Case = (&'static str, fn(&mut Redirector));
+
 /// Waits until the program catches the signals that end it.
 fn wait_until_it_catches_signals(program: &mut Program) {
     let path = format!("/proc/{}/status", program.pid().as_raw_nonzero());
@@ -49,7 +52,7 @@ fn files_that_block_do_not_hold_up_the_end() {
         make_fifo(&fifo);
         assert_ends("configuration", &redirector, &fifo, signal);
     }
-    let at_start: [(&str, fn(&mut Redirector)); 3] = [
+    let at_start: [Case; 3] = [
         ("geo database", |redirector| {
             let geo = redirector.folder().join("geo");
             fs::create_dir(&geo).expect("folder");

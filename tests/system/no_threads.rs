@@ -4,13 +4,15 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Signal, geteuid, getrlimit, kill_process};
 
 use crate::harness::eventually;
+use crate::harness::http::Connection;
 use crate::harness::metrics::total;
-use crate::harness::redirector::{Redirector, indexer_program};
-use crate::indexer_killed::supervised_indexer;
+use crate::harness::redirector::{Redirector, get, indexer_program};
+use crate::indexer_killed::{supervised_indexer, wait_for_another_indexer};
 
 /// Gives a folder and all in it to a user.
 fn give(path: &Path, user: u32) {
@@ -82,10 +84,9 @@ fn threads_that_cannot_be_made_are_made_later() {
     redirector.daemon().wait_for_output("the indexer cannot be started");
     // Connections to the shard that is gone wait for the next one.
     eventually("the other shard answers", || {
-        let mut client =
-            crate::harness::http::Connection::open(redirector.address()).map_err(|error| error.to_string())?;
-        client.give_up_after(std::time::Duration::from_millis(500));
-        client.send(crate::harness::redirector::get("/file.iso", &[]).as_bytes()).map_err(|error| error.to_string())?;
+        let mut client = Connection::open(redirector.address()).map_err(|error| error.to_string())?;
+        client.give_up_after(Duration::from_millis(500));
+        client.send(get("/file.iso", &[]).as_bytes()).map_err(|error| error.to_string())?;
         client.receive().map(drop).map_err(|error| error.to_string())
     });
     redirector.mirrorbits(&["list"]);
@@ -93,6 +94,7 @@ fn threads_that_cannot_be_made_are_made_later() {
     let before = getrlimit(Resource::Nproc).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
     limit_threads(daemon, user, &before);
     redirector.daemon().wait_for_output("has taken the place of one that failed");
+    wait_for_another_indexer(&mut redirector);
     redirector.scan_repository();
     for _ in 0..20 {
         assert_eq!(redirector.get("/file.iso", &[]).status, 302);

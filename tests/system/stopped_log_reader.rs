@@ -13,9 +13,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 use crate::harness::eventually;
+use crate::harness::metrics::scrape;
 use crate::harness::program::{Program, make_fifo};
 use crate::harness::redirector::Redirector;
-use crate::harness::metrics::scrape;
 
 /// Five seconds for requests under way, and as much again for a busy machine.
 const END_TIME: Duration = Duration::from_secs(10);
@@ -90,7 +90,8 @@ fn a_reader_that_stops_holds_nothing_up_and_is_told_what_it_missed() {
 
     // The reader goes on: it is told that lines are missing, and gets all that follow.
     let mut reader = File::from(reader);
-    drop(writer);
+    // Only the daemon has the other end from now on.
+    drop((writer, command));
     let log = redirector.folder().join("read.log");
     let mut copy = File::create(&log).expect("file");
     let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut copy));

@@ -156,7 +156,8 @@ fn files_that_block_hold_up_neither_requests_nor_signals() {
     let geo = folder.join("geo");
     fs::create_dir(&geo).expect("folder");
     for name in [mb_core::geo::CITY_FILE, mb_core::geo::ASN_FILE] {
-        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/demo/geo").join(name), geo.join(name)).expect("copy");
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/demo/geo").join(name), geo.join(name))
+            .expect("copy");
     }
     let [log, pid_file, downloads] = ["daemon.log", "mirrorbits.pid", "logs"].map(|name| folder.join(name));
     redirector.with_metrics().set("GeoipDatabasePath", geo.display()).set("LogDir", downloads.display());

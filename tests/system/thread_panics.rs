@@ -10,12 +10,12 @@ use rustix::process::{Signal, kill_process};
 
 use crate::harness::eventually;
 use crate::harness::host::Place;
+use crate::harness::metrics::scrape;
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
 use crate::indexer_killed::{children, wait_for_another_indexer};
-use crate::harness::metrics::scrape;
 
 /// Starts a daemon whose parts panic on request, with one mirror that has `/file.iso`.
 fn start(redirector: &mut Redirector) -> MirrorSites {

@@ -195,7 +195,9 @@ fn a_check_that_panics_is_told_in_the_log_of_its_mirror_and_the_next_one_works()
     wait_for("the panic to be counted", || (panics(&site) == 1).then_some(()));
     wait_for("the log to tell of it", || {
         let log = site.store().mirror_log(id, 10).unwrap();
-        log.iter().any(|entry| matches!(&entry.event, LogEvent::Error(text) if text.contains("asked for"))).then_some(())
+        log.iter()
+            .any(|entry| matches!(&entry.event, LogEvent::Error(text) if text.contains("asked for")))
+            .then_some(())
     });
     assert!(!site.mirror(id).state.http.up);
     wait_for("the next check", || {

@@ -25,6 +25,7 @@ mod metrics_server;
 mod prepare;
 mod reload;
 mod reloading;
+mod rpc_server;
 mod serve;
 mod signals;
 mod sockets;
@@ -48,6 +49,7 @@ use crate::upgrade::program::Program;
 use belongings::Belongings;
 use metrics_server::MetricsServer;
 use prepare::{Prepared, locate_by};
+use rpc_server::RpcServer;
 use serve::Daemon;
 use signals::Signals;
 use sockets::{Given, Sockets};
@@ -284,7 +286,7 @@ async fn begin(
         pool,
         publication,
         missing_geo,
-        rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
+        rpc: RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
         metrics: MetricsServer::start(metrics_socket, seen),
         following: Some(watch.follow()?),
         feed: tokio::spawn({

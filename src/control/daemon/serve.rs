@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_lite::FutureExt as _;
 use mb_core::config::{Config, StatsRetention};
 use mb_core::link::Request;
-use mb_core::supervise::RESTART_PAUSE;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -17,6 +16,7 @@ use super::incumbent::Incumbent;
 use super::metrics_server::MetricsServer;
 use super::reload::Reloaded;
 use super::reloading::{Loaded, Reloads, Step};
+use super::rpc_server::RpcServer;
 use super::signals::{PATIENCE, Signal, Signals};
 use super::{DaemonError, Options, PID_FILE_LIMIT};
 use crate::control::control_socket::ControlSocket;
@@ -24,8 +24,7 @@ use crate::control::index_watch::Following;
 use crate::control::logging::Log;
 use crate::control::orders::{Answer, Order, Task};
 use crate::control::pid_file::PidFile;
-use crate::control::tasks::keep_running;
-use crate::control::{rpc, service_manager};
+use crate::control::service_manager;
 use crate::handle::Settings;
 use crate::shard::front::Front;
 use crate::shard::pool::{Pool, ShardsFailed};
@@ -234,7 +233,7 @@ impl Daemon {
     fn start_upgrade(&self, answer: Option<oneshot::Sender<Answer>>) -> Upgrade {
         let stopping = Arc::new(Notify::new());
         let metrics = self.metrics.socket().map(|socket| (Role::Metrics, socket.clone()));
-        let control = [(Role::Rpc, self.rpc.socket.clone())].into_iter().chain(metrics).collect();
+        let control = [(Role::Rpc, self.rpc.socket().clone())].into_iter().chain(metrics).collect();
         let incumbent = Incumbent { pool: self.pool.clone(), control };
         let program = self.program.clone();
         let socket = self.config.state_dir.join(UPGRADE_SOCKET);
@@ -258,7 +257,9 @@ impl Daemon {
                     // The new process has been ended meanwhile; whatever the acceptors were told is taken back.
                     Err(_) => {
                         incumbent.resume().await;
-                        Err(TakenBack("a defect of this program ended it; the log tells where, please report it".to_owned()))
+                        Err(TakenBack(
+                            "a defect of this program ended it; the log tells where, please report it".to_owned(),
+                        ))
                     }
                 }
             };
@@ -376,7 +377,7 @@ impl Daemon {
         let settings = Settings { templates, ..Settings::from(&config) };
         let (settings, geo) = (Arc::new(settings), Arc::new(geo));
         self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
-        self.rpc.service.password_check().change(config.rpc_password.as_bytes());
+        self.rpc.change_password(&config);
         if let Some(socket) = rpc {
             self.rpc.move_to(socket);
         }
@@ -501,55 +502,5 @@ impl Watchdog {
             Some(interval) => drop(interval.tick().await),
             None => std::future::pending().await,
         }
-    }
-}
-
-/// The RPC server on its current address.
-pub(super) struct RpcServer {
-    socket: ControlSocket,
-    service: rpc::Service,
-    /// Dropped to stop it.
-    stop: watch::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl RpcServer {
-    /// Serves until it is stopped. A server that ends by itself, by a panic or an error, is started again.
-    pub(super) fn start(socket: ControlSocket, service: rpc::Service) -> RpcServer {
-        let (stop, stopped) = watch::channel(());
-        let (served, its_service) = (socket.clone(), service.clone());
-        let task = tokio::spawn(keep_running("rpc", move || {
-            let (socket, service, stopped) = (served.clone(), its_service.clone(), stopped.clone());
-            async move {
-                loop {
-                    let mut waiting = stopped.clone();
-                    let is_stopped = async move {
-                        // Nothing is ever sent: this is an error when the sender is gone.
-                        let _ = waiting.changed().await;
-                    };
-                    match rpc::serve(socket.clone(), service.clone(), is_stopped).await {
-                        Ok(()) => return,
-                        Err(error) if stopped.has_changed().is_err() => return tracing::error!("{error}"),
-                        Err(error) => tracing::error!("{error}; it is started again"),
-                    }
-                    tokio::time::sleep(RESTART_PAUSE).await;
-                }
-            }
-        }));
-        RpcServer { socket, service, stop, task }
-    }
-
-    /// Serves on `socket` from now on. Calls under way on the old address are finished.
-    fn move_to(&mut self, socket: ControlSocket) {
-        let service = self.service.clone();
-        // Its task ends by itself, and the old socket with it.
-        drop(std::mem::replace(self, RpcServer::start(socket, service)));
-    }
-
-    /// Ends after the calls under way, or soon.
-    async fn stop(self) {
-        drop(self.stop);
-        // Has reported its own trouble.
-        let _ = self.task.await;
     }
 }
