@@ -81,9 +81,13 @@ pub async fn hand_over(
     on_serving: impl FnOnce(u32) + Send,
 ) -> Result<HandedOver, TakenBack> {
     let taken_back = |error: &dyn std::fmt::Display| TakenBack(error.to_string());
-    let endpoint = Endpoint::bind(path).map_err(|error| taken_back(&error))?;
+    // The disks of both, the socket and the program, may not answer.
+    let bound = tokio::task::spawn_blocking({
+        let path = path.to_owned();
+        move || Endpoint::bind(&path)
+    });
+    let endpoint = bound.await.map_err(|aborted| taken_back(&aborted))?.map_err(|error| taken_back(&error))?;
     let mut command = Command::from(program.successor(path));
-    // The program's disk may not answer.
     let spawned =
         tokio::task::spawn_blocking(move || command.spawn()).await.unwrap_or_else(|aborted| Err(aborted.into()));
     let child = spawned.map_err(|error| {

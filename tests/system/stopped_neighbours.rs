@@ -176,6 +176,7 @@ fn files_that_block_hold_up_neither_requests_nor_signals() {
     redirector.start_with(&mut command);
     redirector.scan_repository();
     redirector.wait_until_served("/file.iso");
+    redirector.mirrorbits(&["add", "-http", "http://127.0.0.1:9/", "-rsync", "rsync://127.0.0.1:9/m/", "m"]);
 
     block(&redirector.state_dir().join("index/CURRENT"));
     block(&geo.join(mb_core::geo::CITY_FILE));
@@ -198,6 +199,8 @@ fn files_that_block_hold_up_neither_requests_nor_signals() {
         pings += u32::from(String::from_utf8_lossy(&message[..length]).contains("WATCHDOG=1"));
     }
     assert_eq!(redirector.get("/file.iso", &[]).status, 302);
+    // Nobody listens there; whether the repository was scanned was looked up on disk, by the control loop.
+    assert!(!redirector.run(&["scan", "-timeout", "5", "m"]).status.success());
     redirector.mirrorbits(&["list"]);
     let begun = Instant::now();
     redirector.stop();

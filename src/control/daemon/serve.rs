@@ -1,5 +1,6 @@
 //! The daemon at work: it waits for signals and orders, and does them one after the other.
 
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const LAST_DELIVERY: Duration = Duration::from_secs(3);
 /// The same after a second signal.
 const LAST_DELIVERY_IN_A_HURRY: Duration = Duration::from_secs(1);
+/// How long all of the end may take, apart from requests under way. Each part has a shorter limit of its own.
+const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long opening the log file may take.
 const OPEN_LOG_LIMIT: Duration = Duration::from_secs(5);
 /// What is said when it takes longer.
@@ -107,6 +110,19 @@ impl Daemon {
             service_manager::stopping();
             self.belongings.hurry().await;
         }
+        let limit = match &end {
+            End::Stop(patience) => Some(*patience + END_LIMIT),
+            End::Failed(_) => Some(PATIENCE + END_LIMIT),
+            // The process before this one may have connections for hours.
+            End::HandedOver(_) => None,
+        };
+        let has_failed = matches!(end, End::Failed(_));
+        let too_late = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
         let mut watchdog = Watchdog::new();
         let still_alive = async {
             loop {
@@ -116,11 +132,12 @@ impl Daemon {
         };
         tokio::select! {
             result = self.end(end, &mut statistics) => return result,
+            () = too_late => tracing::error!("this process has not ended in order in time: a disk may not answer"),
             () = still_alive => {}
             () = signals.end() => tracing::warn!("told twice to end: requests under way are cut off"),
         }
         stop(statistics, LAST_DELIVERY_IN_A_HURRY).await;
-        Ok(())
+        if has_failed { Err(io::Error::other("it failed, and did not end in order").into()) } else { Ok(()) }
     }
 
     async fn until_the_end(&mut self, signals: &mut Signals) -> End {
