@@ -1,22 +1,26 @@
-//! Panics that a test asks a running program for, to see what becomes of the job, the thread or the process.
+//! What a test asks of a running program: panics, to see what becomes of the job, the thread or the process, and shorter limits.
 //!
-//! Only builds with debug assertions have them. The environment variable [`FOLDER_VARIABLE`] names a folder, and the creation of
-//! a file there is the request: the next time the program passes the place of that name, it removes the file and panics.
+//! Only builds with debug assertions obey. The environment variable [`FOLDER_VARIABLE`] names a folder, and the creation of
+//! a file there is the request.
 
-/// Names the folder in which panics are asked for.
+#[cfg(debug_assertions)]
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Names the folder of the requests.
 pub const FOLDER_VARIABLE: &str = "MIRRORBITS_TEST_FAULTS";
 
-/// Panics if that was asked for at `place`.
+/// The file of a request.
+#[cfg(debug_assertions)]
+fn file(name: &str) -> Option<PathBuf> {
+    static FOLDER: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
+    Some(FOLDER.get_or_init(|| std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from)).as_ref()?.join(name))
+}
+
+/// Panics if that was asked for at `place`, by a file of that name, and removes the file: it is asked for once.
 #[cfg(debug_assertions)]
 pub fn point(place: &str) {
-    use std::ffi::OsString;
-    use std::path::Path;
-    use std::sync::OnceLock;
-
-    static FOLDER: OnceLock<Option<OsString>> = OnceLock::new();
-    if let Some(folder) = FOLDER.get_or_init(|| std::env::var_os(FOLDER_VARIABLE))
-        && std::fs::remove_file(Path::new(folder).join(place)).is_ok()
-    {
+    if file(place).is_some_and(|file| std::fs::remove_file(file).is_ok()) {
         panic!("asked for at {place}");
     }
 }
@@ -25,3 +29,16 @@ pub fn point(place: &str) {
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_: &str) {}
+
+/// `usual`, unless a file `name` holds another limit, in milliseconds.
+pub fn limit(name: &str, usual: Duration) -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(text) = file(name).and_then(|file| std::fs::read_to_string(file).ok())
+        && let Ok(milliseconds) = text.trim().parse()
+    {
+        return Duration::from_millis(milliseconds);
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+    usual
+}

@@ -2,11 +2,14 @@
 //!
 //! A part keeps its data outside of the work that is started again, so that a panic loses at most what it had in hand.
 
+use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::log_writer;
 
 /// Between a panic of a part and its next attempt, so that a lasting defect takes neither the processor nor the log.
 pub const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -45,17 +48,19 @@ pub fn restarts() -> BTreeMap<String, u64> {
 }
 
 /// Logs and counts every panic of the process from now on, in one line with the thread, the place and the message. With
-/// `RUST_BACKTRACE` the default report follows on standard error.
+/// `RUST_BACKTRACE` the backtrace follows.
 pub fn log_panics() {
-    let default = std::env::var_os("RUST_BACKTRACE").map(|_| panic::take_hook());
+    let has_backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0");
     panic::set_hook(Box::new(move |info| {
         let thread = thread::current().name().unwrap_or("unnamed").to_owned();
         PANICS.add(&thread);
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(thread, place, "panic, please report this: {}", message(info));
-        if let Some(default) = &default {
-            default(info);
+        if has_backtrace {
+            log_writer::write_text(&format!("{}\n", Backtrace::force_capture()));
         }
+        // The process may end by this.
+        log_writer::flush_unless_hanging();
     }));
 }
 
@@ -91,6 +96,32 @@ pub fn attempt<T>(part: &str, step: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(step)).inspect_err(|_| note_restart(part)).ok()
 }
 
+/// Since when parts are at the piece of work that they have in hand.
+static BUSY: Mutex<BTreeMap<&'static str, Option<Instant>>> = Mutex::new(BTreeMap::new());
+
+/// A piece of work under way; see [`busy`].
+#[derive(Debug)]
+pub struct Busy(&'static str);
+
+/// Says that `part` begins a piece of work, which ends when the returned value is dropped. A part that hangs is known by how long
+/// that takes ([`busy_times`]). A part has one piece of work at a time.
+pub fn busy(part: &'static str) -> Busy {
+    BUSY.lock().unwrap_or_else(PoisonError::into_inner).insert(part, Some(Instant::now()));
+    Busy(part)
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.lock().unwrap_or_else(PoisonError::into_inner).insert(self.0, None);
+    }
+}
+
+/// For how long each part has been at what it has in hand; zero for those that wait for work.
+pub fn busy_times() -> BTreeMap<&'static str, Duration> {
+    let busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
+    busy.iter().map(|(part, since)| (*part, since.map_or(Duration::ZERO, |since| since.elapsed()))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +142,18 @@ mod tests {
         assert_eq!(attempt("test-step", || 5), Some(5));
         assert_eq!(attempt("test-step", || -> u8 { panic!("provoked") }), None);
         assert_eq!(restarts().get("test-step"), Some(&1));
+    }
+
+    #[test]
+    fn a_part_is_busy_until_its_work_ends_also_by_a_panic() {
+        let time = || busy_times()["test-busy"];
+        let _ = attempt("test-busy-step", || {
+            let _busy = busy("test-busy");
+            thread::sleep(Duration::from_millis(1));
+            assert!(time() >= Duration::from_millis(1));
+            panic!("provoked");
+        });
+        assert_eq!(time(), Duration::ZERO);
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Indexer {
         let outcome = self
             .blocking(move |indexer| {
                 let _turn = turn;
-                job_panics::provoke("source-scan");
+                mb_core::fault::point("source-scan");
                 let mut publish_early = || {
                     job_progress.report("Publishing new files before hashing them".to_owned());
                     let settings = BuildSettings::of(&indexer.config());

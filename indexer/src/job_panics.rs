@@ -51,6 +51,7 @@ pub(crate) async fn catch<T>(job: impl Future<Output = T>) -> Result<T, JobPanic
 pub(crate) fn essential(name: &str, work: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
         tracing::error!(thread = name, error = %JobPanicked::new(&*panic), "the indexer ends, to be started anew");
+        mb_core::log_writer::flush();
         std::process::exit(EXIT_STATUS.into());
     }
 }
@@ -68,28 +69,6 @@ pub(crate) fn log_panics() {
         tracing::error!(place, "panic: {message}");
     }));
 }
-
-/// Panics if the environment variable `MB_INDEXER_PANIC_AT` names this place, for tests of the program: `PLACE:COUNT`
-/// panics at the first COUNT times. Programs for use do not have it.
-#[cfg(debug_assertions)]
-#[expect(clippy::panic, reason = "that is its purpose")]
-pub(crate) fn provoke(place: &str) {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static PROVOKED: AtomicU32 = AtomicU32::new(0);
-    let Ok(wanted) = std::env::var("MB_INDEXER_PANIC_AT") else {
-        return;
-    };
-    if let Some((name, count)) = wanted.split_once(':')
-        && name == place
-        && PROVOKED.fetch_add(1, Ordering::Relaxed) < count.parse().unwrap_or(0)
-    {
-        panic!("provoked at {place}");
-    }
-}
-
-/// Does nothing in programs for use.
-#[cfg(not(debug_assertions))]
-pub(crate) fn provoke(_: &str) {}
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,10 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
+use mb_core::log_writer;
 
 use super::error::CommandError;
 use crate::control::daemon;
@@ -34,11 +36,32 @@ pub(super) struct Daemon {
     cpu_profile: Option<PathBuf>,
 }
 
+/// The exit status of a daemon that ended like this, after telling why. Whoever reads standard error may not read on.
+pub(super) fn exit_code(ended: Result<(), CommandError>) -> ExitCode {
+    match ended {
+        Ok(()) => {
+            log_writer::flush();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print(error.to_string());
+            error.exit_code()
+        }
+    }
+}
+
+fn print(line: String) {
+    log_writer::print_with_limit(move || {
+        // Nobody is left to be told.
+        let _ = writeln!(super::terminal::stderr(), "{line}");
+    });
+}
+
 impl Daemon {
     /// Runs until a signal ends the daemon; `debug` was given before the command.
     pub(super) fn run(self, debug: bool) -> Result<(), CommandError> {
         if self.cpu_profile.is_some() {
-            writeln!(super::terminal::stderr(), "-cpuprofile writes no profile here: use `perf record -p PID`")?;
+            print("-cpuprofile writes no profile here: use `perf record -p PID`".to_owned());
         }
         let options = daemon::Options {
             config: self.config,

@@ -57,7 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match command {
-        Command::Daemon(options) => exit_code(options.run(connection.debug)),
+        Command::Daemon(options) => daemon::exit_code(options.run(connection.debug)),
         Command::Config(ConfigCommand::Check(options)) => exit_code(options.run()),
         Command::Migrate(options) => exit_code(options.run()),
         Command::Demo => exit_code(demo::run().map_err(CommandError::from)),

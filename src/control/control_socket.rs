@@ -115,8 +115,8 @@ impl ControlSocket {
                 _ = is_open.changed() => {}
                 accepted = self.shared.listener.accept() => {
                     let (stream, _) = accepted?;
-                    // Small answers must not wait for each other.
-                    stream.set_nodelay(true)?;
+                    // Small answers must not wait for each other. A connection that is gone already is noticed when it is read.
+                    let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
             }

@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use mb_core::fault;
 use mb_core::geo::GeoDatabase;
 use mb_core::priority::give_way;
-use mb_core::supervise::keep_going;
+use mb_core::supervise::{busy, keep_going};
 use mb_index::{
     CURRENT_NAME, FileIndex, Kind, MirrorIndex, Opened, file_name, open_newest_files, open_newest_mirrors, read_current,
 };
@@ -118,6 +118,7 @@ impl IndexWatch {
                 },
                 default(LOOK_INTERVAL) => {}
             }
+            let _busy = busy("index");
             self.look();
             self.publication.release_retired();
         }

@@ -1,15 +1,14 @@
-//! The daemon's own log: one line per event, on standard error or in a file.
+//! The daemon's own log: one line per event, on standard error or in a file. Threads that log never wait for either.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use mb_core::foreign_text::Escaping;
+use mb_core::log_writer::LogWriter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::debug_fn;
 
 /// The log file cannot be opened.
@@ -20,20 +19,12 @@ pub struct LogFileError {
     source: io::Error,
 }
 
-/// Where the log goes.
+/// The log of the daemon.
 #[derive(Clone, Debug)]
-pub enum Log {
-    /// Standard error.
-    StandardError,
-    /// A file.
-    File(LogFile),
-}
-
-/// A file that can be opened again, after it was moved away.
-#[derive(Clone, Debug)]
-pub struct LogFile {
-    path: PathBuf,
-    file: Arc<Mutex<File>>,
+pub struct Log {
+    /// Its file; standard error without one.
+    path: Option<PathBuf>,
+    writer: LogWriter,
 }
 
 impl Log {
@@ -53,55 +44,35 @@ impl Log {
                 write!(escaping, "{field}={value:?}")
             }
         });
+        let log = Log::to(file)?;
+        log.writer.make_process_log();
         let lines = tracing_subscriber::fmt().fmt_fields(fields.delimited(" "));
         let lines = lines.with_env_filter(filter).with_target(false).with_ansi(false);
-        match file {
-            Some(path) => {
-                let log = LogFile { path: path.to_owned(), file: Arc::new(Mutex::new(open(path)?)) };
-                lines.with_writer(log.clone()).init();
-                Ok(Log::File(log))
-            }
-            None => {
-                lines.with_writer(io::stderr).init();
-                Ok(Log::StandardError)
-            }
+        let writer = log.writer.clone();
+        lines.with_writer(move || writer.clone()).init();
+        Ok(log)
+    }
+
+    fn to(file: Option<&Path>) -> Result<Log, LogFileError> {
+        let writer = match file {
+            Some(path) => LogWriter::start(open(path)?),
+            None => LogWriter::to_standard_error(),
+        };
+        let path = file.map(Path::to_owned);
+        match writer {
+            Ok(writer) => Ok(Log { path, writer }),
+            Err(source) => Err(LogFileError { path: path.unwrap_or_else(|| "standard error".into()), source }),
         }
     }
 
-    /// Opens the file at its path again; the old one goes on being used when that fails.
+    /// Opens the file at its path again; the old one goes on being used when that fails. Blocks.
     ///
     /// # Errors
     /// [`LogFileError`].
     pub fn reopen(&self) -> Result<(), LogFileError> {
-        match self {
-            Log::StandardError => Ok(()),
-            Log::File(log) => log.reopen(),
+        if let Some(path) = &self.path {
+            self.writer.change_file(open(path)?);
         }
-    }
-}
-
-impl LogFile {
-    fn reopen(&self) -> Result<(), LogFileError> {
-        let new = open(&self.path)?;
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for LogFile {
-    type Writer = &'a LogFile;
-
-    fn make_writer(&'a self) -> &'a LogFile {
-        self
-    }
-}
-
-impl Write for &LogFile {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(line)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -113,18 +84,26 @@ fn open(path: &Path) -> Result<File, LogFileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use mb_core::log_writer::LAST_LINES_LIMIT;
+
     use super::*;
 
     #[test]
     fn a_file_that_was_moved_away_is_opened_anew() {
         let folder = tempfile::tempdir().unwrap();
         let [path, moved] = ["a.log", "a.log.1"].map(|name| folder.path().join(name));
-        let log = LogFile { path: path.clone(), file: Arc::new(Mutex::new(open(&path).unwrap())) };
-        log.make_writer().write_all(b"one\n").unwrap();
+        let log = Log::to(Some(&path)).unwrap();
+        let write = |line: &[u8]| {
+            log.writer.clone().write_all(line).unwrap();
+            assert!(log.writer.flush(LAST_LINES_LIMIT));
+        };
+        write(b"one\n");
         std::fs::rename(&path, &moved).unwrap();
-        log.make_writer().write_all(b"two\n").unwrap();
+        write(b"two\n");
         log.reopen().unwrap();
-        log.make_writer().write_all(b"three\n").unwrap();
+        write(b"three\n");
         assert_eq!(std::fs::read_to_string(moved).unwrap(), "one\ntwo\n");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "three\n");
     }

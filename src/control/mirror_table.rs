@@ -11,13 +11,18 @@ use std::time::Duration;
 use mb_core::mirror::Mirror;
 use mb_core::store::{Change, ChangeWatch, Store, StoreError};
 use mb_index::{OpenError, PublishError, Publisher};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinError;
 
 /// Pause before the first repetition of a failed publish; doubled up to [`LONGEST_RETRY_PAUSE`].
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A full disk is noticed as emptied within this time.
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(60);
+/// How long an operation may take: a guess, some times what changing 20,000 mirrors takes. Commands of the store have shorter
+/// limits of their own; a disk has none.
+const OPERATION_LIMIT: Duration = Duration::from_secs(120);
+/// Operations at a time, so that those that a disk blocks leave threads for others.
+const OPERATIONS_MAX: usize = 64;
 
 /// Why a store operation was not done, or not done completely.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +33,18 @@ pub enum TableError {
     /// The change is stored, but requests do not see it yet.
     #[error("the change is stored, but cannot be published to the answers: {0}; this is tried again until it works")]
     Unpublished(#[from] UnpublishedError),
+    /// The index folder cannot be read.
+    #[error(transparent)]
+    Index(#[from] OpenError),
     /// The operation panicked.
     #[error("a store operation was aborted: {0}; see the daemon's log")]
     Aborted(#[from] JoinError),
+    /// The operation goes on, or waits for those that do.
+    #[error(
+        "no answer within {} s: see to the database and the disk of StateDir; what was asked for may still be done",
+        OPERATION_LIMIT.as_secs()
+    )]
+    Late,
 }
 
 /// Why the mirror table was not published.
@@ -58,6 +72,7 @@ pub struct MirrorTable {
     index_dir: PathBuf,
     publisher: Publisher,
     publish_failed: Notify,
+    operations: Arc<Semaphore>,
 }
 
 impl MirrorTable {
@@ -68,6 +83,7 @@ impl MirrorTable {
             index_dir: index_dir.to_owned(),
             publisher: Publisher::new(index_dir),
             publish_failed: Notify::new(),
+            operations: Arc::new(Semaphore::new(OPERATIONS_MAX)),
         }
     }
 
@@ -80,7 +96,22 @@ impl MirrorTable {
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, TableError> {
         let table = Arc::clone(self);
-        Ok(tokio::task::spawn_blocking(move || read(&*table.store)).await??)
+        Ok(self.blocking(move || read(&*table.store)).await??)
+    }
+
+    /// Does `work` on a thread that may block.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, TableError> {
+        let operations = Arc::clone(&self.operations);
+        let done = async {
+            // It is never closed.
+            let permit = operations.acquire_owned().await.ok();
+            let work = move || {
+                let _permit = permit;
+                work()
+            };
+            Ok(tokio::task::spawn_blocking(work).await?)
+        };
+        tokio::time::timeout(OPERATION_LIMIT, done).await.unwrap_or(Err(TableError::Late))
     }
 
     /// Runs `change` on a thread that may block, then publishes.
@@ -92,12 +123,12 @@ impl MirrorTable {
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, TableError> {
         let table = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
+        let done = self.blocking(move || {
             let changed = change(&*table.store)?;
             table.publish().inspect_err(|_| table.publish_failed.notify_one())?;
             Ok(changed)
-        })
-        .await?
+        });
+        done.await?
     }
 
     /// Runs `change`, of many mirrors, on a thread that may block, then publishes once, unless the change feed was faster.
@@ -109,12 +140,12 @@ impl MirrorTable {
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, TableError> {
         let table = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
+        let done = self.blocking(move || {
             let changed = change(&*table.store)?;
             table.publish_if_changed().inspect_err(|_| table.publish_failed.notify_one())?;
             Ok(changed)
-        })
-        .await?
+        });
+        done.await?
     }
 
     /// Publishes what the store holds now. Blocks.
@@ -134,7 +165,7 @@ impl MirrorTable {
     pub async fn publish_changes(self: &Arc<Self>) -> Result<Option<Replaced>, TableError> {
         let table = Arc::clone(self);
         let published = move || table.publish_if_changed().inspect_err(|_| table.publish_failed.notify_one());
-        Ok(tokio::task::spawn_blocking(published).await??)
+        Ok(self.blocking(published).await??)
     }
 
     fn publish_if_changed(&self) -> Result<Option<Replaced>, UnpublishedError> {
@@ -162,8 +193,11 @@ impl MirrorTable {
     ///
     /// # Errors
     /// The pointer to the newest index cannot be read.
-    pub fn has_files(&self) -> Result<bool, OpenError> {
-        Ok(mb_index::read_current(&self.index_dir)?.is_some_and(|current| current.files.is_some()))
+    pub async fn has_files(self: &Arc<Self>) -> Result<bool, TableError> {
+        let table = Arc::clone(self);
+        let current =
+            self.blocking(move || mb_index::read_current(&table.index_dir)).await?.map_err(OpenError::from)?;
+        Ok(current.is_some_and(|current| current.files.is_some()))
     }
 
     /// Repeats failed publishes until they succeed; never returns.
@@ -174,8 +208,8 @@ impl MirrorTable {
             loop {
                 tokio::time::sleep(pause).await;
                 let table = Arc::clone(self);
-                let published = tokio::task::spawn_blocking(move || Ok(table.publish()?)).await;
-                match published.unwrap_or_else(|aborted| Err(TableError::Aborted(aborted))) {
+                let published = self.blocking(move || table.publish()).await;
+                match published.and_then(|published| Ok(published?)) {
                     Ok(()) => break tracing::info!("the mirror table is published again"),
                     Err(error) => tracing::warn!("{error}"),
                 }

@@ -33,8 +33,23 @@ pub struct Facts<'a> {
     pub panics: BTreeMap<String, u64>,
     /// How often parts of the program were started again after a panic.
     pub restarts: BTreeMap<String, u64>,
+    /// For how long each part of the program has been at what it has in hand.
+    pub busy: BTreeMap<&'static str, Duration>,
+    /// Lines of the daemon's own log that were dropped.
+    pub dropped_log_lines: u64,
+    /// Ends of the indexer after which it was started again.
+    pub indexer_ends: IndexerEnds,
     /// How often the repository is scanned; `None` when that is on request only.
     pub source_interval: Option<Duration>,
+}
+
+/// Ends of the indexer that nobody asked for. It is started again after each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexerEnds {
+    /// It ended by itself, or could not be started.
+    pub ended: u64,
+    /// It was killed since it did not answer.
+    pub silent: u64,
 }
 
 /// Whether the store answers.

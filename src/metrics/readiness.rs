@@ -141,6 +141,7 @@ mod tests {
 
     use super::*;
     use crate::handle::Settings;
+    use crate::metrics::facts::IndexerEnds;
     use crate::metrics::tally::durations;
     use crate::metrics::totals::Totals;
     use crate::select::MirrorTable;
@@ -172,6 +173,9 @@ mod tests {
             figures,
             panics: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            dropped_log_lines: 0,
+            indexer_ends: IndexerEnds::default(),
             source_interval: Some(Duration::from_secs(300)),
         })
     }

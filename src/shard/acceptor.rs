@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::future;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +14,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
 
 use super::Shard;
+use super::capacity;
 use super::front::Listener;
 use super::gate::Order;
 use super::poller::{Door, Frame};
@@ -24,6 +25,10 @@ use crate::handle::Peer;
 const BURST: usize = 64;
 /// How long accepting pauses when the process or the system has no descriptors or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long connections that are queued at an address that is left wait for descriptors or memory: less than what the drain of
+/// an address may take.
+const QUEUE_TIME: Duration = Duration::from_secs(4);
 
 /// A connection as it was accepted.
 pub(super) struct Accepted {
@@ -84,7 +89,20 @@ pub(super) fn accept(
                     door = None;
                     told_otherwise.await;
                 }
-                Order::Close => return accept_queued(&socket, &shard),
+                Order::Close => {
+                    let begun = Instant::now();
+                    while let Err(error) = accept_queued(&socket, &shard) {
+                        shard.note_accept_error();
+                        if stop.is_raised() || !is_worth_waiting(&error, begun.elapsed()) {
+                            tracing::warn!(
+                                "connections that were queued at an address that is left cannot be accepted: {error}"
+                            );
+                            return;
+                        }
+                        sleep(PAUSE).await;
+                    }
+                    return;
+                }
             }
         }
     }
@@ -115,18 +133,23 @@ pub(super) fn is_awaited(frame: &Frame) -> bool {
 }
 
 /// Accepts what is queued, so that nobody is reset when the socket is closed.
-fn accept_queued(socket: &Socket, shard: &Shard) {
+///
+/// # Errors
+/// What is still queued cannot be accepted now.
+fn accept_queued(socket: &Socket, shard: &Shard) -> io::Result<()> {
     loop {
         match Accepted::from(socket) {
             Ok(accepted) => shard.take_on(accepted),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::warn!("connections that were queued at an address that is left cannot be accepted: {error}");
-                return;
-            }
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether accepting what is queued is to be tried again after this failure, `waited` after the first one.
+fn is_worth_waiting(error: &io::Error, waited: Duration) -> bool {
+    capacity::is_exhaustion(error) && waited < QUEUE_TIME
 }
 
 /// Counts a task among the acceptors of its shard.
@@ -142,5 +165,22 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.acceptors.set(self.0.acceptors.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// A moment without descriptors reset every connection that was queued at an address that is left.
+    #[test]
+    fn a_queue_waits_for_descriptors_and_memory_and_for_nothing_else() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_worth_waiting(&errno.into(), Duration::ZERO), "{errno}");
+            assert!(!is_worth_waiting(&errno.into(), QUEUE_TIME), "{errno}");
+        }
+        assert!(!is_worth_waiting(&Errno::INVAL.into(), Duration::ZERO));
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mb_core::config::ListenAddress;
+use mb_core::folder_lock::lock_folder_of;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows.
@@ -165,8 +166,13 @@ fn listening(socket: Socket) -> Result<Socket, Failure> {
 
 fn listen_unix(path: &Path) -> Result<Socket, ListenError> {
     let at = |failure: Failure| failure.at(format!("unix:{}", path.display()));
-    let connect =
-        || -> io::Result<()> { Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&SockAddr::unix(path)?) };
+    let connect = || -> io::Result<()> {
+        // One whose queue is full is in use, and not waited for.
+        Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
+    };
+    // Of several daemons that start at once, one looks and binds at a time: otherwise each could take the others' new socket for
+    // an old one, and remove it.
+    let _one_at_a_time = lock_folder_of(path);
     // A socket file that nobody answers behind is left from an earlier run.
     let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     if is_socket && connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {

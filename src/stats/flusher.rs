@@ -29,7 +29,7 @@ use mb_core::fault;
 use mb_core::mirror::MirrorId;
 use mb_core::priority::give_way;
 use mb_core::store::{StatsBatch, Store, StoreError};
-use mb_core::supervise::keep_going;
+use mb_core::supervise::{busy, keep_going};
 use time::Date;
 
 use self::pace::Pace;
@@ -179,6 +179,7 @@ impl Worker {
                 default(wake_up.saturating_duration_since(Instant::now())) => {}
             }
             let now = Instant::now();
+            let _busy = busy("statistics");
             if now >= next_collection {
                 next_collection = now + INTERVAL;
                 self.collect();

@@ -81,8 +81,16 @@ pub async fn hand_over(
     on_serving: impl FnOnce(u32) + Send,
 ) -> Result<HandedOver, TakenBack> {
     let taken_back = |error: &dyn std::fmt::Display| TakenBack(error.to_string());
-    let endpoint = Endpoint::bind(path).map_err(|error| taken_back(&error))?;
-    let child = Command::from(program.successor(path)).spawn().map_err(|error| {
+    // The disks of both, the socket and the program, may not answer.
+    let bound = tokio::task::spawn_blocking({
+        let path = path.to_owned();
+        move || Endpoint::bind(&path)
+    });
+    let endpoint = bound.await.map_err(|aborted| taken_back(&aborted))?.map_err(|error| taken_back(&error))?;
+    let mut command = Command::from(program.successor(path));
+    let spawned =
+        tokio::task::spawn_blocking(move || command.spawn()).await.unwrap_or_else(|aborted| Err(aborted.into()));
+    let child = spawned.map_err(|error| {
         taken_back(&format!("{} cannot be started: {error}; put the new program there", program.path.display()))
     })?;
     let pid = child.id().unwrap_or_default();
@@ -113,7 +121,11 @@ pub async fn hand_over(
             Action::Wait => {}
             Action::SendSockets(protocol) => event = successor.send_sockets(protocol, incumbent).await,
             Action::Pause => event = Some(incumbent.pause().await.map_or_else(Event::NotPaused, |()| Event::Paused)),
-            Action::SayGo => event = successor.say(&Message::Go).await,
+            Action::SayGo => {
+                // No acceptor of either process accepts here.
+                mb_core::fault::point("upgrade");
+                event = successor.say(&Message::Go).await;
+            }
             Action::Drain => {
                 if let Some(on_serving) = on_serving.take() {
                     on_serving(pid);
@@ -239,6 +251,16 @@ impl Successor {
     async fn end(&mut self) {
         if let Err(error) = self.child.kill().await {
             tracing::error!("upgrade: process {} cannot be ended: {error}", self.pid);
+        }
+    }
+}
+
+/// A panic of what speaks with it leaves nobody who could let it take over.
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // It may have ended by itself.
+            let _ = self.child.start_kill();
         }
     }
 }

@@ -7,10 +7,11 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::harness::eventually;
 use crate::harness::http::Connection;
+use crate::harness::metrics::total;
 use crate::harness::redirector::{Redirector, get};
 
 const RUNTIMES: [&str; 2] = ["io_uring", "epoll"];
@@ -38,14 +39,6 @@ fn open_descriptors(redirector: &mut Redirector) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors of the daemon").count()
 }
 
-fn metric(redirector: &Redirector, name: &str) -> u64 {
-    let mut connection = Connection::open(redirector.metrics_address()).expect("metrics");
-    connection.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("request");
-    let answer = connection.receive().expect("metrics");
-    let of_shards = answer.text().lines().filter(|line| line.starts_with(&format!("{name}{{")));
-    of_shards.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
-}
-
 #[test]
 fn more_clients_than_descriptors_are_answered_and_everything_else_goes_on() {
     for runtime in RUNTIMES {
@@ -65,8 +58,8 @@ fn more_clients_than_descriptors_are_answered_and_everything_else_goes_on() {
         }
         assert!(open_descriptors(&mut redirector) < 1000, "a reserve is left");
         eventually("the metric", || {
-            let closed = metric(&redirector, "mirrorbits_connections_closed_for_room_total");
-            if closed >= 500 { Ok(()) } else { Err(format!("{closed} on {runtime}")) }
+            let closed = total(&redirector, "mirrorbits_connections_closed_for_room_total");
+            if closed >= 500.0 { Ok(()) } else { Err(format!("{closed} on {runtime}")) }
         });
         fs::write(redirector.repository().join("new.iso"), "content").expect("file");
         redirector.scan_repository();
@@ -120,6 +113,44 @@ fn the_soft_limit_is_raised_and_that_is_logged() {
             .collect();
         assert!(open_descriptors(&mut redirector) > 300);
         drop(clients);
+        redirector.stop();
+    }
+}
+
+/// Without a descriptor for the next connection, accepting fails at once and for as long as the connection waits: at the download
+/// address, at RPC and at the metrics.
+#[test]
+fn connections_that_cannot_be_accepted_cost_no_processor_time() {
+    for runtime in RUNTIMES {
+        let mut redirector = redirector(runtime);
+        redirector.start();
+        redirector.scan_repository();
+        redirector.wait_until_served("/file.iso");
+        let pid = redirector.daemon().pid();
+        let open = open_descriptors(&mut redirector) as u64;
+        // Those that close by and by leave no room either.
+        let none = Rlimit { current: Some(open / 2), maximum: getrlimit(Resource::Nofile).maximum };
+        let before = prlimit(Some(pid), Resource::Nofile, none).expect("the limit of a child");
+        let waiting: Vec<_> = [redirector.address(), redirector.rpc_address(), redirector.metrics_address()]
+            .map(|address| Connection::open(address).expect("a connection is queued"))
+            .into();
+        for told in ["RPC: a connection cannot be accepted", "metrics: a connection cannot be accepted"] {
+            redirector.daemon().wait_for_output(told);
+        }
+        redirector.daemon().wait_for_output("connections cannot be accepted for a moment");
+        let (taken, began) = (redirector.daemon().processor_time(), Instant::now());
+        // The time is what is measured.
+        std::thread::sleep(Duration::from_secs(3));
+        let (taken, time) = (redirector.daemon().processor_time() - taken, began.elapsed());
+        assert!(taken * 4 < time, "{runtime}: {taken:?} of {time:?}");
+        prlimit(Some(pid), Resource::Nofile, before).expect("the limit of a child");
+        drop(waiting);
+        redirector.mirrorbits(&["list"]);
+        redirector.wait_until_served("/file.iso");
+        eventually("the metric", || {
+            let errors = total(&redirector, "mirrorbits_accept_errors_total");
+            if errors > 0.0 { Ok(()) } else { Err(errors.to_string()) }
+        });
         redirector.stop();
     }
 }

@@ -33,8 +33,16 @@ pub(crate) fn supervised_indexer(redirector: &mut Redirector) -> Pid {
     eventually("the daemon's indexer", || children(daemon).pop().ok_or_else(|| redirector.daemon().output()))
 }
 
+/// Waits until the second indexer of a daemon works.
+pub(crate) fn wait_for_another_indexer(redirector: &mut Redirector) {
+    eventually("another indexer", || {
+        let output = redirector.daemon().output();
+        if output.matches("the indexer runs as process").count() == 2 { Ok(()) } else { Err(output) }
+    });
+}
+
 /// Processes whose parent is `parent` and that run the indexer.
-fn children(parent: Pid) -> Vec<Pid> {
+pub(crate) fn children(parent: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         // Ended since, or no process.

@@ -6,6 +6,7 @@ use std::fs;
 
 use crate::harness::eventually;
 use crate::harness::http::Connection;
+use crate::harness::metrics::total;
 use crate::harness::redirector::{Redirector, get};
 
 const RUNTIMES: [&str; 2] = ["io_uring", "epoll"];
@@ -60,11 +61,8 @@ fn a_shard_that_panics_is_replaced_while_the_other_serves_on() {
             assert_eq!(redirector.get("/file.iso", &[]).status, 302, "{runtime}: every socket is accepted from");
         }
         eventually("the metric", || {
-            let mut connection = Connection::open(redirector.metrics_address()).map_err(|error| error.to_string())?;
-            connection.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").map_err(|error| error.to_string())?;
-            let answer = connection.receive().map_err(|error| error.to_string())?;
-            let restarts = |line: &&str| line.starts_with("mirrorbits_shard_restarts_total") && line.ends_with(" 1");
-            if answer.text().lines().filter(restarts).count() == 1 { Ok(()) } else { Err(answer.text().to_owned()) }
+            let restarts = total(&redirector, "mirrorbits_shard_restarts_total");
+            if restarts == 1.0 { Ok(()) } else { Err(restarts.to_string()) }
         });
         // What is ordered of all acceptors is obeyed by those of the new shard, too.
         redirector.mirrorbits(&["reload"]);

@@ -6,14 +6,16 @@
 use std::fs;
 
 use mb_core::store::{EmbeddedStore, Store};
+use rustix::process::{Signal, kill_process};
 
 use crate::harness::eventually;
 use crate::harness::host::Place;
+use crate::harness::metrics::scrape;
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
-use crate::metrics::page::scrape;
+use crate::indexer_killed::{children, wait_for_another_indexer};
 
 /// Starts a daemon whose parts panic on request, with one mirror that has `/file.iso`.
 fn start(redirector: &mut Redirector) -> MirrorSites {
@@ -95,6 +97,19 @@ fn every_part_goes_on_after_a_panic() {
     redirector.scan_repository();
     redirector.mirrorbits(&["scan", "only"]);
     redirector.wait_until_served("/new.iso");
+
+    break_part(&mut redirector, "rpc", |redirector| drop(std::net::TcpStream::connect(redirector.rpc_address())));
+    redirector.mirrorbits(&["list"]);
+    let daemon = redirector.daemon().pid();
+    // The supervision passes its place when it is about to start an indexer.
+    break_part(&mut redirector, "indexer", |_| {
+        for indexer in children(daemon) {
+            // It may have ended since.
+            let _ = kill_process(indexer, Signal::KILL);
+        }
+    });
+    wait_for_another_indexer(&mut redirector);
+    redirector.scan_repository();
 
     for (part, target) in [("pages", "/file.iso?mirrorlist"), ("file-statistics", "/file.iso?stats")] {
         break_part(&mut redirector, part, |redirector| drop(redirector.get(target, &[])));

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use mb_core::arguments::normalise;
 use mb_core::config::{self, ConfigError};
 use mb_core::foreign_text::{Escaping, ForeignText};
+use mb_core::log_writer::{self, LogWriter};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
@@ -115,12 +116,17 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     // A one-shot command says what it did itself; what is odd is said in either case.
-    log_to_stderr(if matches!(arguments.command, Command::Run { .. }) { "info" } else { "warn" });
+    let logging = log_to_stderr(if matches!(arguments.command, Command::Run { .. }) { "info" } else { "warn" });
     mb_core::priority::give_way();
-    match dispatch(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    match logging.map_err(CommandError::System).and_then(|()| dispatch(arguments)) {
+        Ok(()) => {
+            log_writer::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            eprintln!("mb-indexer: {}", ForeignText::new(&error.to_string()).with_lines());
+            let message = format!("mb-indexer: {}", ForeignText::new(&error.to_string()).with_lines());
+            // A daemon that is stopped does not read.
+            log_writer::print_with_limit(move || eprintln!("{message}"));
             match error {
                 CommandError::Panicked(_) => job_panics::exit_code(),
                 _ => ExitCode::FAILURE,
@@ -175,7 +181,9 @@ async fn end_signal() -> std::io::Result<&'static str> {
     })
 }
 
-fn log_to_stderr(default_level: &str) {
+fn log_to_stderr(default_level: &str) -> io::Result<()> {
+    let log = LogWriter::to_standard_error()?;
+    log.make_process_log();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     tracing_subscriber::fmt()
         .fmt_fields(
@@ -190,11 +198,12 @@ fn log_to_stderr(default_level: &str) {
             .delimited(" "),
         )
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(move || log.clone())
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
     job_panics::log_panics();
+    Ok(())
 }
 
 #[cfg(test)]

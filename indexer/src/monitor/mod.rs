@@ -14,7 +14,6 @@ use self::pick::pick;
 pub(crate) use self::places::{CheckPlaces, Pace};
 use self::verdict::{Verdict, judge};
 use crate::indexer::Indexer;
-use crate::job_panics;
 
 mod pick;
 mod places;
@@ -57,7 +56,7 @@ async fn check_protocol(indexer: &Arc<Indexer>, mirror: &Mirror, protocol: Downl
         // One file can fail for its own reasons: a second one decides.
         verdict = probe(indexer, mirror, protocol).await.unwrap_or(verdict);
     }
-    job_panics::provoke("health-check");
+    mb_core::fault::point("health-check");
     let (mirror, name, up) = (mirror.clone(), mirror.settings.name.clone(), verdict.is_up());
     let stored = indexer.blocking(move |indexer| store_verdict(indexer, &mirror, protocol, &verdict)).await;
     indexer.ledger.check(up, stored.is_ok());

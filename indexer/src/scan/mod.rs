@@ -245,7 +245,7 @@ async fn scan_locked(
         .await?;
     tracing::info!(mirror = name, %url, "scan started");
 
-    job_panics::provoke("mirror-scan");
+    mb_core::fault::point("mirror-scan");
     let found = rsync::list(&url, &budget, progress).await?;
     if let Some(warning) = &found.warning {
         tracing::warn!(mirror = name, warning, "partial listing");

@@ -134,7 +134,10 @@ fn a_password_is_in_no_message_log_or_command_line() {
 }
 
 fn start_with_panic(site: &Site, place: &str) -> Server {
-    let child = site.program(&["run"]).env("MB_INDEXER_PANIC_AT", place).spawn().unwrap();
+    let faults = site.state_dir().join("faults");
+    fs::create_dir_all(&faults).unwrap();
+    fs::write(faults.join(place), "").unwrap();
+    let child = site.program(&["run"]).env(mb_core::fault::FOLDER_VARIABLE, faults).spawn().unwrap();
     let server = Server(child);
     wait_for("the indexer to listen", || {
         std::os::unix::net::UnixStream::connect(mb_core::link::socket_path(&site.state_dir())).ok()
@@ -156,12 +159,12 @@ fn a_scan_that_panics_fails_and_the_next_one_works() {
     site.copy_to_mirror("m");
     let (_rsync, port) = site.start_rsync();
     let id = site.add_mirror("m", &format!("rsync://127.0.0.1:{port}/m/"), "");
-    let _indexer = start_with_panic(&site, "mirror-scan:1");
+    let _indexer = start_with_panic(&site, "mirror-scan");
     let scan = Request::ScanMirror { id, enable: true, protocol: None };
     let Event::Failed { message } = site.request(&scan) else { panic!("it did not fail") };
-    assert!(message.contains("provoked at mirror-scan"), "{message}");
+    assert!(message.contains("asked for at mirror-scan"), "{message}");
     let log = site.store().mirror_log(id, 10).unwrap();
-    assert!(matches!(&log.last().unwrap().event, LogEvent::Error(text) if text.contains("provoked")), "{log:?}");
+    assert!(matches!(&log.last().unwrap().event, LogEvent::Error(text) if text.contains("asked for")), "{log:?}");
     assert_eq!(panics(&site), 1);
     assert!(matches!(site.request(&scan), Event::Done { .. }));
 }
@@ -170,9 +173,9 @@ fn a_scan_that_panics_fails_and_the_next_one_works() {
 fn a_source_scan_that_panics_fails_and_the_next_one_works() {
     let site = Site::with_configuration("RepositoryScanInterval: 0");
     site.write("a", "a", 1);
-    let _indexer = start_with_panic(&site, "source-scan:1");
+    let _indexer = start_with_panic(&site, "source-scan");
     let scan = Request::ScanSource { rehash: false, force: false };
-    assert!(matches!(site.request(&scan), Event::Failed { message } if message.contains("provoked")));
+    assert!(matches!(site.request(&scan), Event::Failed { message } if message.contains("asked for")));
     assert!(matches!(site.request(&scan), Event::Done { .. }));
     assert_eq!(panics(&site), 1);
 }
@@ -188,11 +191,13 @@ fn a_check_that_panics_is_told_in_the_log_of_its_mirror_and_the_next_one_works()
     site.run_ok(&["scan", "-enable", "m"]);
     let settings = MirrorSettings { http_url: format!("http://127.0.0.1:{http_port}/m/"), ..site.mirror(id).settings };
     site.store().update_settings(id, &settings).unwrap();
-    let _indexer = start_with_panic(&site, "health-check:1");
+    let _indexer = start_with_panic(&site, "health-check");
     wait_for("the panic to be counted", || (panics(&site) == 1).then_some(()));
     wait_for("the log to tell of it", || {
         let log = site.store().mirror_log(id, 10).unwrap();
-        log.iter().any(|entry| matches!(&entry.event, LogEvent::Error(text) if text.contains("provoked"))).then_some(())
+        log.iter()
+            .any(|entry| matches!(&entry.event, LogEvent::Error(text) if text.contains("asked for")))
+            .then_some(())
     });
     assert!(!site.mirror(id).state.http.up);
     wait_for("the next check", || {

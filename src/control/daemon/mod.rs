@@ -1,9 +1,9 @@
 //! The daemon's life: everything is checked and opened before the first connection is accepted, then the shards answer
 //! and this thread looks after the rest until a signal, or a new process that takes over, ends it.
 //!
-//! 1. `prepare`: what answers are made from is loaded
+//! 1. `prepare`: what answers are made from is loaded, off this thread, which looks for the signals that end it
 //! 2. `sockets`: listening sockets are made, taken from systemd, or from the process before
-//! 3. `begin`: the shards are started and accept; as a successor, only when the process before has stopped to
+//! 3. `begin`: the shards accept; as a successor, only when the process before has stopped to
 //! 4. `serve`: signals, orders (`reload`, and the hand-over of `incumbent`), and what belongs to one process at a time
 //!    (`belongings`)
 //! 5. `serve::end`: requests under way are answered, and everything is let go of
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mb_core::config::{self, ConfigError};
+use mb_core::config::{self, Config, ConfigError};
 use mb_core::store::StoreError;
 use mb_core::supervise;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
@@ -25,11 +25,12 @@ mod metrics_server;
 mod prepare;
 mod reload;
 mod reloading;
+mod rpc_server;
 mod serve;
 mod signals;
 mod sockets;
 
-use super::control_socket::BindError;
+use super::control_socket::{BindError, ControlSocket};
 use super::logging::{Log, LogFileError};
 use super::metrics::{Sources, Watch};
 use super::orders::Orders;
@@ -48,6 +49,7 @@ use crate::upgrade::program::Program;
 use belongings::Belongings;
 use metrics_server::MetricsServer;
 use prepare::{Prepared, locate_by};
+use rpc_server::RpcServer;
 use serve::Daemon;
 use signals::Signals;
 use sockets::{Given, Sockets};
@@ -56,6 +58,8 @@ use sockets::{Given, Sockets};
 const BLOCKING_THREADS: usize = 4;
 /// How long an idle thread for blocking work is kept: for good.
 const KEEP_THREADS: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// How long writing or removing the PID file may take.
+const PID_FILE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How the daemon is started.
 #[derive(Clone, Debug)]
@@ -127,8 +131,23 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
 
 async fn live(options: &Options, program: Program) -> Result<(), DaemonError> {
     let mut signals = Signals::listen()?;
-    let mut inheritance = Inheritance::receive().await?;
-    match begin(options, program, &mut inheritance).await {
+    let mut inheritance = None;
+    let loaded = tokio::select! {
+        loaded = load(options, &mut inheritance) => loaded,
+        () = signals.told_to_end() => {
+            tracing::info!("told to end during the start");
+            service_manager::stopping();
+            if let Some(inheritance) = inheritance {
+                inheritance.fail("the new process was told to end".to_owned()).await;
+            }
+            return Ok(());
+        }
+    };
+    let begun = match loaded {
+        Ok(loaded) => begin(options, program, loaded, &mut inheritance).await,
+        Err(error) => Err(error),
+    };
+    match begun {
         Ok(daemon) => {
             let end = daemon.serve(&mut signals).await;
             tracing::info!("ended");
@@ -143,40 +162,87 @@ async fn live(options: &Options, program: Program) -> Result<(), DaemonError> {
     }
 }
 
-/// Comes up to the point where every acceptor accepts. `inheritance` is taken when nothing can fail any more.
-async fn begin(
-    options: &Options,
-    program: Program,
-    inheritance: &mut Option<Inheritance>,
-) -> Result<Daemon, DaemonError> {
-    let loaded = config::load(&options.config)?;
-    let log = Log::start(options.log_file.as_deref(), options.debug)?;
+/// A daemon that has everything to accept connections. Nobody depends on it yet.
+struct Loaded {
+    log: Log,
+    config: Config,
+    prepared: Prepared,
+    downloads: Front,
+    left: Vec<Front>,
+    rpc_socket: ControlSocket,
+    metrics_socket: Option<ControlSocket>,
+    statistics: Statistics,
+    counts_asked: mpsc::Receiver<file_statistics::Question>,
+    pages_asked: mpsc::Receiver<crate::pages::Question>,
+    pool: Arc<Pool>,
+}
+
+/// Loads and opens everything, and waits until the process before, if there is one, accepts no more. May be cancelled at any time:
+/// what may wait for a disk, the store or a name server does so on another thread.
+async fn load(options: &Options, inheritance: &mut Option<Inheritance>) -> Result<Loaded, DaemonError> {
+    *inheritance = Inheritance::receive().await?;
+    let (file, log_file, debug) = (options.config.clone(), options.log_file.clone(), options.debug);
+    let loaded = blocking(move || config::load(&file)).await??;
+    let log = blocking(move || Log::start(log_file.as_deref(), debug)).await??;
     supervise::log_panics();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let config = loaded.config;
     let descriptors = descriptors::raise_limit();
-    let Prepared { store, table, watch, publication, missing_geo } = Prepared::load(&config).await?;
+    let prepared = Prepared::load(&config).await?;
 
     let shards = config.shards.unwrap_or_else(|| usable_cores().len());
     let given = Given::to_this_process(inheritance.as_mut(), &config)?;
     let Sockets { downloads, left, rpc: rpc_socket, metrics: metrics_socket } =
         Sockets::open(given, &config, shards).await?;
-    let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&store))?;
+    let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&prepared.store))?;
     let (counts, counts_asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
     let (pages, pages_asked) = mpsc::channel(worker::QUESTIONS_WAITING);
     let questions = Questions { statistics: counts, pages };
     let connections = descriptors::connections(descriptors, config.max_connections);
     let intake = statistics.intake();
-    let pool = Pool::start(shards, &publication, config.runtime, &intake, &questions, connections)?;
+    let pool = Pool::start(shards, &prepared.publication, config.runtime, &intake, &questions, connections)?;
     drop(intake);
     let pool = Arc::new(pool);
     if let Some(inheritance) = inheritance {
         inheritance.wait_for_go().await?;
     }
+    Ok(Loaded {
+        log,
+        config,
+        prepared,
+        downloads,
+        left,
+        rpc_socket,
+        metrics_socket,
+        statistics,
+        counts_asked,
+        pages_asked,
+        pool,
+    })
+}
+
+/// Does what may wait for a disk on another thread, so that signals are seen meanwhile.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+/// Comes up to the point where every acceptor accepts. `inheritance` is taken when nothing can fail any more.
+async fn begin(
+    options: &Options,
+    program: Program,
+    loaded: Loaded,
+    inheritance: &mut Option<Inheritance>,
+) -> Result<Daemon, DaemonError> {
+    let Loaded { log, config, prepared, downloads, left, rpc_socket, metrics_socket, .. } = loaded;
+    let Loaded { statistics, counts_asked, pages_asked, pool, .. } = loaded;
+    let Prepared { store, table, watch, publication, missing_geo } = prepared;
     let served = accept(&pool, downloads, left).await;
-    let pid_file = served.and_then(|()| Ok(options.pid_file.as_deref().map(PidFile::write).transpose()?));
+    let pid_file = match (served, &options.pid_file) {
+        (Ok(()), Some(path)) => write_pid_file(path.clone(), inheritance.is_some()).await.map(Some),
+        (served, _) => served.map(|()| None),
+    };
     let pid_file = match (pid_file, inheritance.as_mut()) {
         (Ok(pid_file), Some(inheritance)) => inheritance.serving().await.map(|()| pid_file).map_err(DaemonError::from),
         (pid_file, _) => pid_file,
@@ -223,7 +289,7 @@ async fn begin(
         pool,
         publication,
         missing_geo,
-        rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
+        rpc: RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
         metrics: MetricsServer::start(metrics_socket, seen),
         following: Some(watch.follow()?),
         feed: tokio::spawn({
@@ -249,6 +315,18 @@ async fn begin(
         opening: Arc::new(Semaphore::new(1)),
         config,
     })
+}
+
+/// Writes the PID file, in place of that of the process before if this one takes over. It may wait for a disk.
+async fn write_pid_file(path: PathBuf, takes_over: bool) -> Result<PidFile, DaemonError> {
+    let writing = blocking({
+        let path = path.clone();
+        move || PidFile::write(&path, takes_over)
+    });
+    match tokio::time::timeout(PID_FILE_LIMIT, writing).await {
+        Ok(written) => Ok(written??),
+        Err(_) => Err(PidFileError::late(&path).into()),
+    }
 }
 
 /// Lets the shards accept, and answers what is queued at addresses that are left.

@@ -7,7 +7,7 @@ use mb_core::config::Config;
 use mb_core::geo::{GeoDatabase, GeoError};
 use mb_core::store::{self, ReopeningStore, Store, StoreError};
 
-use super::DaemonError;
+use super::{DaemonError, blocking};
 use crate::control::index_watch::IndexWatch;
 use crate::control::mirror_table::MirrorTable;
 use crate::control::rpc;
@@ -26,31 +26,48 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Loads what `config` names, on threads that may block. May be cancelled.
     pub(super) async fn load(config: &Config) -> Result<Prepared, DaemonError> {
-        if !config.repository.is_dir() {
-            tracing::error!(
-                "Repository {}: is no folder; the last index is served until it is one",
-                config.repository.display()
-            );
-        }
-        let Loaded { templates, notices } = Templates::load(config.templates.as_deref())?;
-        for notice in notices {
-            tracing::warn!("{notice}");
-        }
-        let store = open_store(config)?;
+        let config = Arc::new(config.clone());
+        let (templates, store) = blocking({
+            let config = Arc::clone(&config);
+            move || load_templates_and_store(&config)
+        })
+        .await??;
         let table = Arc::new(MirrorTable::new(Arc::clone(&store), &config.index_dir()));
         if let Err(error) = table.publish_changes().await {
             tracing::error!("{error}; the last mirror table is served");
         }
-        let (geo, errors) = GeoDatabase::load(&config.geoip_database_path);
-        for error in &errors {
-            tracing::warn!("{error}");
-        }
-        let settings = Settings { templates, ..Settings::from(config) };
-        let watch = IndexWatch::open(&config.index_dir(), Arc::new(settings), Arc::new(geo));
+        let (watch, missing_geo) = blocking(move || open_index_and_geo(&config, templates)).await?;
         let publication = watch.publication().clone();
-        Ok(Prepared { store, table, watch, publication, missing_geo: missing(&errors) })
+        Ok(Prepared { store, table, watch, publication, missing_geo })
     }
+}
+
+/// Blocks.
+fn load_templates_and_store(config: &Config) -> Result<(Arc<Templates>, Arc<dyn Store>), DaemonError> {
+    if !config.repository.is_dir() {
+        tracing::error!(
+            "Repository {}: is no folder; the last index is served until it is one",
+            config.repository.display()
+        );
+    }
+    let Loaded { templates, notices } = Templates::load(config.templates.as_deref())?;
+    for notice in notices {
+        tracing::warn!("{notice}");
+    }
+    Ok((templates, open_store(config)?))
+}
+
+/// Opens the index, to be served with the geo databases, and returns which of these could not be read. Blocks.
+fn open_index_and_geo(config: &Config, templates: Arc<Templates>) -> (IndexWatch, Vec<PathBuf>) {
+    let (geo, errors) = GeoDatabase::load(&config.geoip_database_path);
+    for error in &errors {
+        tracing::warn!("{error}");
+    }
+    let settings = Settings { templates, ..Settings::from(config) };
+    let watch = IndexWatch::open(&config.index_dir(), Arc::new(settings), Arc::new(geo));
+    (watch, missing(&errors))
 }
 
 /// The databases that could not be read, for whatever reason.

@@ -1,9 +1,12 @@
 //! The daemon at work: it waits for signals and orders, and does them one after the other.
 
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::FutureExt as _;
 use mb_core::config::{Config, StatsRetention};
 use mb_core::link::Request;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -14,20 +17,21 @@ use super::incumbent::Incumbent;
 use super::metrics_server::MetricsServer;
 use super::reload::Reloaded;
 use super::reloading::{Loaded, Reloads, Step};
+use super::rpc_server::RpcServer;
 use super::signals::{PATIENCE, Signal, Signals};
-use super::{DaemonError, Options};
+use super::{DaemonError, Options, PID_FILE_LIMIT};
 use crate::control::control_socket::ControlSocket;
 use crate::control::index_watch::Following;
 use crate::control::logging::Log;
 use crate::control::orders::{Answer, Order, Task};
 use crate::control::pid_file::PidFile;
-use crate::control::{rpc, service_manager};
+use crate::control::service_manager;
 use crate::handle::Settings;
 use crate::shard::front::Front;
 use crate::shard::pool::{Pool, ShardsFailed};
 use crate::snapshot::{Publication, Snapshot};
 use crate::stats::{self, Statistics};
-use crate::upgrade::hand_over::{HandedOver, TakenBack, hand_over};
+use crate::upgrade::hand_over::{HandedOver, Incumbent as _, TakenBack, hand_over};
 use crate::upgrade::message::Role;
 use crate::upgrade::program::Program;
 
@@ -37,6 +41,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const LAST_DELIVERY: Duration = Duration::from_secs(3);
 /// The same after a second signal.
 const LAST_DELIVERY_IN_A_HURRY: Duration = Duration::from_secs(1);
+/// How long all of the end may take, apart from requests under way. Each part has a shorter limit of its own.
+const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long opening the log file may take.
 const OPEN_LOG_LIMIT: Duration = Duration::from_secs(5);
 /// What is said when it takes longer.
@@ -104,6 +110,19 @@ impl Daemon {
             service_manager::stopping();
             self.belongings.hurry().await;
         }
+        let limit = match &end {
+            End::Stop(patience) => Some(*patience + END_LIMIT),
+            End::Failed(_) => Some(PATIENCE + END_LIMIT),
+            // The process before this one may have connections for hours.
+            End::HandedOver(_) => None,
+        };
+        let has_failed = matches!(end, End::Failed(_));
+        let too_late = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
         let mut watchdog = Watchdog::new();
         let still_alive = async {
             loop {
@@ -113,11 +132,12 @@ impl Daemon {
         };
         tokio::select! {
             result = self.end(end, &mut statistics) => return result,
+            () = too_late => tracing::error!("this process has not ended in order in time: a disk may not answer"),
             () = still_alive => {}
             () = signals.end() => tracing::warn!("told twice to end: requests under way are cut off"),
         }
         stop(statistics, LAST_DELIVERY_IN_A_HURRY).await;
-        Ok(())
+        if has_failed { Err(io::Error::other("it failed, and did not end in order").into()) } else { Ok(()) }
     }
 
     async fn until_the_end(&mut self, signals: &mut Signals) -> End {
@@ -167,9 +187,7 @@ impl Daemon {
                                 return End::Stop(patience);
                             }
                             // The new process may have written its own id.
-                            if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::write_again) {
-                                tracing::error!("{error}");
-                            }
+                            self.write_pid_file_again();
                             service_manager::main_process(std::process::id());
                             if reloads.is_waiting() {
                                 self.begin_reload(&mut reloads);
@@ -201,7 +219,10 @@ impl Daemon {
             stop(statistics.take(), LAST_DELIVERY).await;
         };
         tokio::join!(self.rpc.stop(), self.belongings.let_go(drained));
-        drop(self.pid_file);
+        let removed = tokio::task::spawn_blocking(move || drop(self.pid_file));
+        if tokio::time::timeout(PID_FILE_LIMIT, removed).await.is_err() {
+            tracing::error!("the PID file cannot be removed: its disk does not answer");
+        }
         match end {
             End::Stop(_) => Ok(()),
             End::HandedOver(handed_over) => {
@@ -213,11 +234,23 @@ impl Daemon {
         }
     }
 
+    /// Writes the PID file on a thread of its own: what is at its path may block.
+    fn write_pid_file_again(&self) {
+        if let Some(pid_file) = &self.pid_file {
+            let writing = pid_file.writing_again();
+            drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = writing() {
+                    tracing::error!("{error}");
+                }
+            }));
+        }
+    }
+
     /// Starts handing over to a new process. `answer` is told when that serves, or why it does not.
     fn start_upgrade(&self, answer: Option<oneshot::Sender<Answer>>) -> Upgrade {
         let stopping = Arc::new(Notify::new());
         let metrics = self.metrics.socket().map(|socket| (Role::Metrics, socket.clone()));
-        let control = [(Role::Rpc, self.rpc.socket.clone())].into_iter().chain(metrics).collect();
+        let control = [(Role::Rpc, self.rpc.socket().clone())].into_iter().chain(metrics).collect();
         let incumbent = Incumbent { pool: self.pool.clone(), control };
         let program = self.program.clone();
         let socket = self.config.state_dir.join(UPGRADE_SOCKET);
@@ -235,7 +268,17 @@ impl Daemon {
             let done = if std::process::id() == 1 {
                 Err(TakenBack(FIRST_PROCESS.to_owned()))
             } else {
-                hand_over(&program, &socket, &incumbent, &told, on_serving).await
+                let handing_over = hand_over(&program, &socket, &incumbent, &told, on_serving);
+                match AssertUnwindSafe(handing_over).catch_unwind().await {
+                    Ok(done) => done,
+                    // The new process has been ended meanwhile; whatever the acceptors were told is taken back.
+                    Err(_) => {
+                        incumbent.resume().await;
+                        Err(TakenBack(
+                            "a defect of this program ended it; the log tells where, please report it".to_owned(),
+                        ))
+                    }
+                }
             };
             if let (Err(TakenBack(reason)), Some(answer)) = (&done, answer) {
                 let _ = answer.send(Err(reason.clone()));
@@ -351,7 +394,7 @@ impl Daemon {
         let settings = Settings { templates, ..Settings::from(&config) };
         let (settings, geo) = (Arc::new(settings), Arc::new(geo));
         self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
-        self.rpc.service.password_check().change(config.rpc_password.as_bytes());
+        self.rpc.change_password(&config);
         if let Some(socket) = rpc {
             self.rpc.move_to(socket);
         }
@@ -476,43 +519,5 @@ impl Watchdog {
             Some(interval) => drop(interval.tick().await),
             None => std::future::pending().await,
         }
-    }
-}
-
-/// The RPC server on its current address.
-pub(super) struct RpcServer {
-    socket: ControlSocket,
-    service: rpc::Service,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl RpcServer {
-    pub(super) fn start(socket: ControlSocket, service: rpc::Service) -> RpcServer {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = rpc::serve(socket.clone(), service.clone(), async {
-            // A sender that is gone means the same.
-            let _ = stopped.await;
-        });
-        let task = tokio::spawn(async {
-            if let Err(error) = serving.await {
-                tracing::error!("{error}");
-            }
-        });
-        RpcServer { socket, service, stop, task }
-    }
-
-    /// Serves on `socket` from now on. Calls under way on the old address are finished.
-    fn move_to(&mut self, socket: ControlSocket) {
-        let service = self.service.clone();
-        // Its task ends by itself, and the old socket with it.
-        drop(std::mem::replace(self, RpcServer::start(socket, service)));
-    }
-
-    /// Ends after the calls under way, or soon.
-    async fn stop(self) {
-        drop(self.stop);
-        // Has reported its own trouble.
-        let _ = self.task.await;
     }
 }

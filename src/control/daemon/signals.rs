@@ -56,6 +56,15 @@ impl Signals {
         }
     }
 
+    /// Waits for one that ends the daemon, and leaves the others for later. May be cancelled.
+    pub(super) async fn told_to_end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
+        }
+    }
+
     /// Waits for one that ends the daemon.
     pub(super) async fn end(&mut self) {
         while !matches!(self.next().await, Signal::End(_)) {}

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mb_core::link::{Activity, Event, MAX_LINE, Request, ScanReport, SourceReport, socket_path};
@@ -11,6 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::IndexerState;
+use crate::metrics::facts::IndexerEnds;
 
 /// A notice of a change must not hold up the command that made it; the indexer answers within a millisecond.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,12 +85,20 @@ pub struct IndexerLink {
     socket: PathBuf,
     /// Of the indexer that the daemon runs itself.
     supervised: Option<watch::Receiver<IndexerState>>,
+    ends: Arc<Ends>,
+}
+
+/// Ends of the indexer after which it is started again.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    pub(super) ended: AtomicU64,
+    pub(super) silent: AtomicU64,
 }
 
 impl IndexerLink {
     /// The link to the indexer of `state_dir`.
     pub fn new(state_dir: &Path) -> IndexerLink {
-        IndexerLink { socket: socket_path(state_dir), supervised: None }
+        IndexerLink { socket: socket_path(state_dir), supervised: None, ends: Arc::default() }
     }
 
     /// The same link, which knows whether the indexer is about to listen.
@@ -204,6 +215,17 @@ impl IndexerLink {
             Ok(outcome) => Ok(outcome?.activity.unwrap_or_default()),
             Err(_) => Err(LinkError::Unresponsive { pid: self.listener().await }),
         }
+    }
+
+    /// How often the daemon's own indexer ended.
+    pub fn ends(&self) -> IndexerEnds {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        IndexerEnds { ended: read(&self.ends.ended), silent: read(&self.ends.silent) }
+    }
+
+    /// Where that is counted.
+    pub(super) fn counts(&self) -> &Ends {
+        &self.ends
     }
 
     /// Whether process `pid` listens.

@@ -9,10 +9,15 @@
 //! The child's standard input is a pipe that only the daemon holds: however the daemon dies, the child reads its end and
 //! ends, too. Its standard error goes into the daemon's log, line by line.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_lite::FutureExt as _;
+use mb_core::fault;
+use mb_core::supervise::{RESTART_PAUSE, note_restart};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
@@ -95,7 +100,7 @@ impl SupervisedIndexer {
         let (stop, stopped) = oneshot::channel();
         self.supervision.state.send_replace(IndexerState::Starting);
         self.stop = Some(stop);
-        self.task = Some(tokio::spawn(self.supervision.clone().run(stopped)));
+        self.task = Some(tokio::spawn(self.supervision.clone().keep_running(stopped)));
     }
 
     /// A way to ask it for work, which waits for it while it starts.
@@ -135,17 +140,35 @@ struct Supervision {
 /// How a child's life ended.
 enum End {
     Died(String),
+    /// It was killed since it did not answer.
+    Silent(String),
     Stopped,
 }
 
 impl Supervision {
-    async fn run(self, mut stopped: oneshot::Receiver<()>) {
+    /// Runs until it is stopped. A panic ends the indexer, and the supervision is started again.
+    async fn keep_running(self, mut stopped: oneshot::Receiver<()>) {
+        while AssertUnwindSafe(self.run(&mut stopped)).catch_unwind().await.is_err() {
+            note_restart("indexer");
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    async fn run(&self, stopped: &mut oneshot::Receiver<()>) {
         let mut backoff = FIRST_BACKOFF;
         loop {
+            fault::point("indexer");
             let born = Instant::now();
-            let reason = match self.one_life(&mut stopped).await {
+            let reason = match self.one_life(stopped).await {
                 End::Stopped => break,
-                End::Died(reason) => reason,
+                End::Died(reason) => {
+                    self.link.counts().ended.fetch_add(1, Ordering::Relaxed);
+                    reason
+                }
+                End::Silent(reason) => {
+                    self.link.counts().silent.fetch_add(1, Ordering::Relaxed);
+                    reason
+                }
             };
             if born.elapsed() >= PROVEN_LIFE {
                 backoff = FIRST_BACKOFF;
@@ -155,7 +178,7 @@ impl Supervision {
             self.state.send_replace(IndexerState::Backoff { until, reason });
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
-                _ = &mut stopped => break,
+                _ = &mut *stopped => break,
             }
             backoff = next_backoff(backoff);
         }
@@ -164,7 +187,14 @@ impl Supervision {
 
     async fn one_life(&self, stopped: &mut oneshot::Receiver<()>) -> End {
         self.state.send_replace(IndexerState::Starting);
-        let mut child = match self.spawn() {
+        let mut command = self.command();
+        // The program's disk may not answer. A child that comes too late is killed when it is dropped.
+        let spawning = tokio::task::spawn_blocking(move || command.spawn());
+        let spawned = tokio::select! {
+            spawned = spawning => spawned.unwrap_or_else(|aborted| Err(aborted.into())),
+            _ = &mut *stopped => return End::Stopped,
+        };
+        let mut child = match spawned {
             Ok(child) => child,
             Err(error) => return End::Died(self.cannot_start(&error)),
         };
@@ -179,7 +209,7 @@ impl Supervision {
             },
             reason = self.watch(pid) => {
                 kill(&mut child, pid).await;
-                End::Died(reason)
+                End::Silent(reason)
             }
             _ = stopped => {
                 stop(&mut child, pid).await;
@@ -193,7 +223,7 @@ impl Supervision {
         end
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    fn command(&self) -> Command {
         let mut command = std::process::Command::new(&self.program);
         command
             .arg("run")
@@ -205,7 +235,9 @@ impl Supervision {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         without_our_descriptors(&mut command);
-        Command::from(command).kill_on_drop(true).spawn()
+        let mut command = Command::from(command);
+        command.kill_on_drop(true);
+        command
     }
 
     fn cannot_start(&self, error: &std::io::Error) -> String {
@@ -228,9 +260,11 @@ impl Supervision {
         tracing::info!("the indexer runs as process {pid}");
         self.state.send_replace(IndexerState::Running { pid });
         let mut answered = Instant::now();
+        let silence_limit = fault::limit("indexer-silence", SILENCE_LIMIT);
+        let ping_interval = PING_INTERVAL.min(silence_limit / 4);
         loop {
-            tokio::time::sleep(PING_INTERVAL).await;
-            match self.link.answers_within(PING_TIMEOUT).await {
+            tokio::time::sleep(ping_interval).await;
+            match self.link.answers_within(PING_TIMEOUT.min(silence_limit / 4)).await {
                 Ok(()) => answered = Instant::now(),
                 Err(error) => {
                     let silence = answered.elapsed();
@@ -238,7 +272,7 @@ impl Supervision {
                         "the indexer (process {pid}) gave no sign of life for {} s: {error}",
                         silence.as_secs()
                     );
-                    if silence >= SILENCE_LIMIT {
+                    if silence >= silence_limit {
                         return format!(
                             "the indexer (process {pid}) did not answer for {} s and is killed",
                             silence.as_secs()

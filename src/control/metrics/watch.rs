@@ -127,6 +127,9 @@ impl Watch {
             figures: &self.sources.figures,
             panics: mb_core::supervise::panics(),
             restarts: mb_core::supervise::restarts(),
+            busy: mb_core::supervise::busy_times(),
+            dropped_log_lines: mb_core::log_writer::dropped_lines(),
+            indexer_ends: self.sources.indexer.ends(),
             source_interval: *locked(&self.source_interval),
         })
     }

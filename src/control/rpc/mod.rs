@@ -95,6 +95,7 @@ pub async fn serve(
         .build_v1alpha()?;
     let incoming = stream::unfold((socket, Connections::new(LIMITS)), async |(socket, connections)| {
         let connection = connections.accept(&socket).await;
+        mb_core::fault::point("rpc");
         Some((Ok::<_, std::io::Error>(connection), (socket, connections)))
     });
     let commands = CliServer::new(service).max_decoding_message_size(MESSAGE_MAX);

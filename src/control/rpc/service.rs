@@ -215,7 +215,8 @@ impl Cli for Service {
             Method::Http => Some(ScanProtocol::Http),
         };
         let mirror = self.mirror(message.id).await?;
-        if !self.parts.table.has_files().map_err(|error| Status::internal(error.to_string()))? {
+        // One that was published a moment ago may not be in use yet.
+        if self.parts.publication.load().files.is_none() && !self.parts.table.has_files().await.map_err(table_status)? {
             return Err(Status::failed_precondition(
                 "the repository was not scanned yet: run `mirrorbits refresh` first",
             ));

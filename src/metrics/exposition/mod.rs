@@ -101,6 +101,16 @@ fn program(families: &mut Families, facts: &Facts<'_>) {
         "How often a part of the program was started again after a panic.",
         counts("part", SHOWN_PART, &facts.restarts),
     );
+    families.gauge(
+        "mirrorbits_part_busy_seconds",
+        "For how long a part of the program has been at its current piece of work; 0 while it waits for one.",
+        facts.busy.iter().map(|(part, time)| (vec![("part", (*part).to_owned())], time.as_secs_f64())),
+    );
+    families.counter(
+        "mirrorbits_log_dropped_lines_total",
+        "Lines of the daemon's own log that were dropped.",
+        alone(facts.dropped_log_lines as f64),
+    );
 }
 
 /// Numbers by name, with that of `shown` also before there was one, so that its rate is known from the first on.
@@ -300,6 +310,12 @@ fn indexer(families: &mut Families, facts: &Facts<'_>) {
         IndexerAnswer::NotWanted => return,
     };
     families.gauge("mirrorbits_indexer_up", "Whether the indexer answers.", alone(up));
+    let ends = [("ended", facts.indexer_ends.ended), ("silent", facts.indexer_ends.silent)];
+    families.counter(
+        "mirrorbits_indexer_restarts_total",
+        "How often the indexer was started again, by why: it ended, or was killed since it did not answer.",
+        ends.map(|(reason, count)| (vec![("reason", reason.to_owned())], count as f64)),
+    );
     if up == 0.0 {
         return;
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Zoned;
 use mb_core::config::LogFormat;
+use mb_core::supervise::busy;
 
 use super::super::figures::Figures;
 use super::Batch;
@@ -105,6 +106,7 @@ impl Writer {
             }
             match received {
                 Ok(mut batch) => {
+                    let _busy = busy("download-log");
                     self.write(&batch);
                     batch.clear();
                     // No room for it means that there are enough.
@@ -124,6 +126,7 @@ impl Writer {
             return;
         }
         let Some(destination) = &self.destination else { return };
+        let _busy = busy("download-log");
         match open(&destination.folder.join(FILE_NAME), destination.format) {
             Ok(file) => self.file = Some(file),
             Err(cause) => {

@@ -43,6 +43,7 @@ pub(super) enum Answer {
 fn attempt<T>(operation: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let operation = || {
         fault::point("statistics-store");
+        let _busy = supervise::busy("statistics-store");
         operation()
     };
     let panicked = || Err(StoreError::Database("the access to the store panicked; please report this".to_owned()));

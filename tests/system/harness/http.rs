@@ -76,6 +76,11 @@ impl Connection {
         Ok(Connection { stream: BufReader::new(stream) })
     }
 
+    /// Waits for answers no longer than this.
+    pub(crate) fn give_up_after(&self, time: std::time::Duration) {
+        self.stream.get_ref().set_read_timeout(Some(time)).expect("limit");
+    }
+
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)

@@ -8,9 +8,11 @@
 //! - [`redirector`]: the daemon under test, its configuration and its command line
 //! - [`near_and_far`]: two mirrors, of which a client is sent to the near one
 //! - [`http`]: a client that sends and shows exact bytes
+//! - [`metrics`]: the page of metrics, taken apart
 
 pub(crate) mod host;
 pub(crate) mod http;
+pub(crate) mod metrics;
 pub(crate) mod near_and_far;
 pub(crate) mod program;
 pub(crate) mod redirector;

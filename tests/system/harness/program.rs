@@ -17,14 +17,20 @@ pub(crate) struct Program {
 impl Program {
     /// Starts `command` with standard output and error in `folder/NAME.log`, appended to what is there.
     pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> Program {
-        let output = folder.join(format!("{name}.log"));
+        let log = File::options().create(true).append(true).open(log_file(name, folder)).expect("log of a program");
+        Program::start_with_error(name, command, folder, log.into())
+    }
+
+    /// The same with standard error elsewhere.
+    pub(crate) fn start_with_error(name: &str, command: &mut Command, folder: &Path, error: Stdio) -> Program {
+        let output = log_file(name, folder);
         let log = File::options().create(true).append(true).open(&output).expect("log of a program");
         let path = std::env::var("PATH").unwrap_or_default();
         let child = command
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))
             .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("second handle of a log"))
-            .stderr(log)
+            .stdout(log)
+            .stderr(error)
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {name} ({command:?}): {e}; `make test` installs what tests need"));
         Program { name: name.to_owned(), child, output }
@@ -63,6 +69,11 @@ impl Program {
         }
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("status of a child").is_none()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(self.pid(), signal).expect("signal to a child");
@@ -86,6 +97,16 @@ impl Program {
             if output.contains(text) { Ok(()) } else { Err(output) }
         });
     }
+}
+
+/// Makes a FIFO at `path`: opening it blocks until its other end is opened, as opening a file of a disk that hangs does.
+pub(crate) fn make_fifo(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("FIFO");
+}
+
+fn log_file(name: &str, folder: &Path) -> PathBuf {
+    folder.join(format!("{name}.log"))
 }
 
 impl Drop for Program {

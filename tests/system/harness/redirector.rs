@@ -114,9 +114,14 @@ impl Redirector {
 
     /// The command that starts the daemon.
     pub(crate) fn daemon_command(&self) -> Command {
+        self.daemon_command_with(&self.config_file())
+    }
+
+    /// The same with a configuration file of the test's own.
+    pub(crate) fn daemon_command_with(&self, config: &Path) -> Command {
         indexer_program();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mirrorbits"));
-        command.args(["daemon", "-config"]).arg(self.config_file());
+        command.args(["daemon", "-config"]).arg(config);
         command
     }
 

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use regex::Regex;
 
-use super::page::{Page, scrape, wait_for};
 use super::{from_paris, in_use, settled};
 use crate::harness::eventually;
+use crate::harness::metrics::{Page, scrape, wait_for};
 use crate::harness::redirector::Redirector;
 
 fn in_repository(path: &str) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Metrics and health: the numbers are those of what was asked, and what is wrong is told without waiting for it.
 
 mod contrib;
-pub(crate) mod page;
+mod limits;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,11 +10,11 @@ use rustix::process::Signal;
 use crate::harness::eventually;
 use crate::harness::host::Place;
 use crate::harness::http::Connection;
+use crate::harness::metrics::{Page, ask, scrape, wait_for, wait_for_readiness};
 use crate::harness::redirector::{Redirector, get};
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::indexer_killed::supervised_indexer;
-use page::{Page, ask, scrape, wait_for, wait_for_readiness};
 
 const REDIRECTS: &str = "mirrorbits_requests_total{kind=\"redirect\",status=\"302\"}";
 const OPTIONS: &str = "mirrorbits_requests_total{kind=\"options\",status=\"204\"}";

@@ -15,11 +15,11 @@ use mb_load::{File, Kind, Limit, Mix, Plan, Report, Running};
 
 use crate::harness::eventually;
 use crate::harness::host::Place;
+use crate::harness::metrics::scrape;
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
-use crate::metrics::page::scrape;
 
 /// Files of the repository, but for the one that no mirror has.
 const FILES: usize = 40;

@@ -8,6 +8,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::lineage::{Lineage, assert_nothing_failed, is_running, wait_for_answers};
 use crate::harness::eventually;
+use crate::harness::metrics::scrape;
 use crate::harness::redirector::get;
 
 /// What puts something in place, and part of the reason that it must lead to.
@@ -182,4 +183,31 @@ fn a_stop_while_the_old_process_has_connections_ends_both() {
     kill_process(new, Signal::TERM).expect("signal");
     assert!(lineage.redirector.daemon().wait().success(), "the old process has let go of everything");
     lineage.wait_for_the_end();
+}
+
+/// The task that hands over ended without a word, while no acceptor accepted: nobody was answered any more, and the new process
+/// waited for its word.
+#[test]
+fn a_hand_over_that_panics_is_taken_back() {
+    let mut lineage = Lineage::new(2);
+    let faults = lineage.redirector.folder().join("faults");
+    fs::create_dir(&faults).expect("folder");
+    fs::write(lineage.redirector.repository().join("file.iso"), "content").expect("file");
+    lineage.redirector.with_metrics();
+    let mut command = lineage.command();
+    lineage.start_by(command.env(mb_core::fault::FOLDER_VARIABLE, &faults));
+    lineage.redirector.scan_repository();
+    lineage.redirector.wait_until_served("/file.iso");
+    let loads = lineage.every_load();
+    wait_for_answers(&loads, 20);
+    fs::write(faults.join("upgrade"), "").expect("fault");
+    let reason = lineage.fail_to_upgrade();
+    assert!(reason.contains("a defect of this program"), "{reason}");
+    let page = scrape(&lineage.redirector);
+    assert_eq!(page.value("mirrorbits_thread_panics_total{thread=\"main\"}"), Some(1.0), "{}", page.text);
+    wait_for_answers(&loads, 20);
+    lineage.upgrade();
+    wait_for_answers(&loads, 20);
+    assert_nothing_failed(loads);
+    lineage.settle();
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::harness::eventually;
-use crate::harness::http::{Connection, Response};
-use crate::harness::redirector::{Redirector, get};
+use super::eventually;
+use super::http::{Connection, Response};
+use super::redirector::{Redirector, get};
 
 /// What Prometheus would make of a page. Lines that it would not understand fail the test.
 #[derive(Debug)]
@@ -77,6 +77,11 @@ pub(crate) fn scrape(redirector: &Redirector) -> Page {
     assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(response.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     Page::parse(response.text().to_owned())
+}
+
+/// The sum of a family over all its labels.
+pub(crate) fn total(redirector: &Redirector, family: &str) -> f64 {
+    scrape(redirector).sum(&format!("{family}{{"))
 }
 
 /// Waits until a series has this value, and returns the page.
