@@ -7,6 +7,7 @@
 //! - `redis`: the backend for several nodes, in the keys of Mirrorbits
 //! - `batch`: changes of many mirrors at once
 //! - `log`, `stats`: what is logged and counted
+//! - [`known_downloads`]: range deduplication between nodes
 //! - `lease`: work that only one node does at a time
 //! - `scan`: what one node found on a mirror, for the others
 //! - `watch`: changes made by other nodes and outside tools
@@ -26,6 +27,7 @@ use crate::time::{FileTime, Timestamp};
 
 mod batch;
 mod embedded;
+pub mod known_downloads;
 mod lease;
 mod log;
 pub mod migrate;
