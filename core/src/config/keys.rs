@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use super::document::{Element, Entry, Value};
 use super::error::Problem;
+use crate::secret::{Secret, is_key_like};
 
 /// What was found in a file besides its values.
 #[derive(Debug, Default)]
@@ -68,6 +69,11 @@ impl<'f> Keys<'f> {
     /// Any text; empty without one.
     pub(super) fn text(&mut self, name: &'static str) -> String {
         self.checked(name, String::new(), |text| Ok(text.to_owned()))
+    }
+
+    /// A password, empty by default.
+    pub(super) fn secret(&mut self, name: &'static str) -> Secret {
+        self.checked(name, Secret::default(), |text| Ok(Secret::new(text.to_owned())))
     }
 
     /// A boolean of YAML 1.1, as the files of Mirrorbits have them: true, yes, on and their opposites.
@@ -289,10 +295,10 @@ fn shortened(text: &str) -> String {
     if text.chars().count() > SHOWN_CHARACTERS_MAX { shown + "…" } else { shown }
 }
 
-/// What a warning shows of an unknown key: a key of words, but none that may be a password run together with its key.
+/// What a warning shows of an unknown key: one that looks like a key, but none that may be a password run together with its
+/// key. Any other is told by its line.
 fn shown_key(name: &str, hint: bool) -> String {
-    let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.');
-    if is_word && (hint || !may_hold_secret(name)) { shortened(name) } else { "(not shown)".to_owned() }
+    if is_key_like(name) && (hint || !may_hold_secret(name)) { shortened(name) } else { "(not shown)".to_owned() }
 }
 
 /// The known name that was probably meant: the same but for case, or at most two slips away.

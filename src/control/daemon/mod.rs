@@ -220,7 +220,7 @@ async fn begin(
         pool,
         publication,
         missing_geo,
-        rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
+        rpc: serve::RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.clone())),
         metrics: MetricsServer::start(metrics_socket, seen),
         following: Some(watch.follow()?),
         feed: tokio::spawn({

@@ -351,7 +351,7 @@ impl Daemon {
         let settings = Settings { templates, ..Settings::from(&config) };
         let (settings, geo) = (Arc::new(settings), Arc::new(geo));
         self.publication.update(|old| Snapshot::new(settings, old.files.clone(), old.mirrors.clone(), geo));
-        self.rpc.service.password_check().change(config.rpc_password.as_bytes());
+        self.rpc.service.password_check().change(config.rpc_password.clone());
         if let Some(socket) = rpc {
             self.rpc.move_to(socket);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mb_core::config::StatsRetention;
 use mb_core::link::{Request as LinkRequest, ScanReport};
 use mb_core::mirror::{Found, InvalidMirror, Mirror, MirrorId, ScanProtocol, find_by_name};
+use mb_core::secret::Secret;
 use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, MirrorEdit, Store, StoreError};
 use mb_core::time::Timestamp;
 use time::OffsetDateTime;
@@ -55,7 +56,7 @@ pub struct Service {
 
 impl Service {
     /// A service on `parts` that asks for `password`.
-    pub fn new(parts: Parts, password: &[u8]) -> Service {
+    pub fn new(parts: Parts, password: Secret) -> Service {
         Service { parts: Arc::new(parts), check: PasswordCheck::new(password) }
     }
 
