@@ -83,28 +83,11 @@ impl MirrorTable {
         Ok(tokio::task::spawn_blocking(move || read(&*table.store)).await??)
     }
 
-    /// Runs `change` on a thread that may block, then publishes.
+    /// Runs `change`, of one mirror or many, on a thread that may block, then publishes once, unless the change feed was faster.
     ///
     /// # Errors
     /// What `change` returns, or [`TableError::Unpublished`] when the change was made and is not published yet.
     pub async fn change<T: Send + 'static>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, TableError> {
-        let table = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            let changed = change(&*table.store)?;
-            table.publish().inspect_err(|_| table.publish_failed.notify_one())?;
-            Ok(changed)
-        })
-        .await?
-    }
-
-    /// Runs `change`, of many mirrors, on a thread that may block, then publishes once, unless the change feed was faster.
-    ///
-    /// # Errors
-    /// What `change` returns, or [`TableError::Unpublished`] when the change was made and is not published yet.
-    pub async fn change_many<T: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, TableError> {

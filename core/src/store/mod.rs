@@ -288,6 +288,11 @@ pub trait Store: Send + Sync {
     /// All downloads since ever.
     fn total_downloads(&self) -> Result<u64>;
 
+    /// Whether the store answers and would take changes: a cheap question, to be asked every few seconds.
+    fn check(&self) -> Result<()> {
+        self.total_downloads().map(drop)
+    }
+
     /// What tells whether the shared scan results of `ids` are others than those at hand, in the same order: a cheap question.
     /// `None` where there is none that can be read. The embedded store, which one node has for itself, never has any.
     fn shared_scans(&self, ids: &[MirrorId]) -> Result<Vec<Option<SharedScanHead>>>;

@@ -195,7 +195,7 @@ impl Cli for Service {
         let warnings = locate::fill_in_all(added.collect(), &self.parts.locate).await;
         if !edits.is_empty() {
             let apply = move |store: &dyn Store| store.apply_mirrors(&edits, Timestamp::now());
-            let ids = self.parts.table.change_many(apply).await.map_err(table_status)?;
+            let ids = self.parts.table.change(apply).await.map_err(table_status)?;
             self.parts.indexer.mirrors_changed(ids).await;
         }
         Ok(Response::new(proto::ApplyMirrorsReply { warnings }))
