@@ -3,6 +3,7 @@
 //! They are Jinja templates, see `docs/templates.md`. All of them are loaded at once, and tried on sample documents before
 //! any is used: a mistake is found when the configuration is loaded and not when somebody looks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
@@ -10,9 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Once};
 
+use mb_core::foreign_text::ForeignText;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, escape_formatter};
 use serde::Serialize;
 
 use super::{Page, filters, sample};
@@ -129,11 +131,22 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     // Many members are left out when there is nothing to tell.
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
     environment.set_fuel(Some(FUEL));
+    environment.set_formatter(escape);
     filters::add(&mut environment);
     for (name, source) in BUILT_IN {
         environment.add_template(name, source)?;
     }
     Ok(environment)
+}
+
+/// Writes a value as text of HTML. Foreign text gets its control characters and those of text direction escaped as elsewhere, in
+/// templates of operators too: a mirror's name must not turn the rest of its line around. Lines stay lines.
+fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
+    let foreign = value.as_str().filter(|_| !value.is_safe());
+    match foreign.map(|text| ForeignText::new(text).with_lines().at_most(usize::MAX).shown()) {
+        Some(Cow::Owned(shown)) => escape_formatter(out, state, &Value::from(shown)),
+        _ => escape_formatter(out, state, value),
+    }
 }
 
 fn render(environment: &Environment<'_>, page: Page, members: impl Serialize) -> Result<String, minijinja::Error> {
