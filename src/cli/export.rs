@@ -35,7 +35,7 @@ pub(super) struct Export {
 /// What to write.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// Lines of country, URL and e-mail address of the administrator, separated by tabs
+    /// Lines of country, URL without login, and e-mail address of the administrator, separated by tabs
     Mirmon,
 }
 

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
-use std::process::{Output, Stdio};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -97,6 +98,26 @@ fn logs(redirector: &Redirector) -> String {
         .collect()
 }
 
+/// The password of `-P` stayed in the process list for as long as the command ran.
+#[test]
+fn the_password_of_the_command_line_leaves_the_process_list() {
+    // It accepts, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = silent.local_addr().expect("its address");
+    for password in [&["-P", "open-me-up"][..], &["-P=open-me-up"], &["-Popen-me-up"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mirrorbits"));
+        command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]).args(password).arg("list");
+        let mut program = command.stdin(Stdio::null()).spawn().expect("mirrorbits");
+        let shown = eventually("the password is gone", || {
+            let shown = fs::read(format!("/proc/{}/cmdline", program.id())).expect("arguments");
+            let shown = String::from_utf8_lossy(&shown).into_owned();
+            if shown.contains("mirrorbits") && !shown.contains("open-me-up") { Ok(shown) } else { Err(shown) }
+        });
+        program.kill().and_then(|()| program.wait()).expect("ended");
+        assert!(shown.contains("**********") && shown.contains("list"), "{shown:?}");
+    }
+}
+
 #[test]
 fn no_password_is_shown_anywhere() {
     let mut redirector = Redirector::new();
@@ -124,7 +145,7 @@ fn no_password_is_shown_anywhere() {
     shown += &printed(&redirector, &["refresh"]);
     shown +=
         &printed(&redirector, &["add", "-http", &site.http_url(), "-rsync", "rsync://placeholder.example/", "only"]);
-    // On the command line of `set` it would be in the process list, as `-P` is: a document is the way for a password.
+    // On the command line of `set` it would be in the process list: a document is the way for a password.
     let documents = redirector.folder().join("mirrors.yaml");
     fs::write(&documents, format!("- Name: only\n  RsyncURL: {rsync}\n")).expect("written");
     shown += &printed(&redirector, &["apply", documents.to_str().expect("a name")]);

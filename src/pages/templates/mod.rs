@@ -3,7 +3,6 @@
 //! They are Jinja templates, see `docs/templates.md`. All of them are loaded at once, and tried on sample documents before
 //! any is used: a mistake is found when the configuration is loaded and not when somebody looks.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
@@ -11,7 +10,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Once};
 
-use mb_core::foreign_text::ForeignText;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, escape_formatter};
@@ -139,14 +137,9 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     Ok(environment)
 }
 
-/// Writes a value as text of HTML. Foreign text gets its control characters and those of text direction escaped as elsewhere, in
-/// templates of operators too: a mirror's name must not turn the rest of its line around. Lines stay lines.
+/// Writes a value as text of HTML, in templates of operators too.
 fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
-    let foreign = value.as_str().filter(|_| !value.is_safe());
-    match foreign.map(|text| ForeignText::new(text).with_lines().at_most(usize::MAX).shown()) {
-        Some(Cow::Owned(shown)) => escape_formatter(out, state, &Value::from(shown)),
-        _ => escape_formatter(out, state, value),
-    }
+    escape_formatter(out, state, &filters::harmless(value.clone()))
 }
 
 fn render(environment: &Environment<'_>, page: Page, members: impl Serialize) -> Result<String, minijinja::Error> {

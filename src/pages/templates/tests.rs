@@ -144,7 +144,8 @@ proptest! {
 /// A mirror's name with a bidirectional control turned around what stood after it on the page.
 #[test]
 fn control_characters_and_text_direction_are_escaped_on_every_page() {
-    let own = "{% for mirror in MirrorList %}{{ mirror.Name }}{{ mirror.SponsorName|upper }}{% endfor %}";
+    let own =
+        "{% for mirror in MirrorList %}{{ mirror.Name }}{{ mirror.SponsorName|upper }}{{ mirror.Name|e }}{% endfor %}";
     let own = load(&[("mirrorlist.html", own), ("mirrorstats.html", own)]).unwrap().templates;
     for templates in [Templates::built_in(), own] {
         for page in Page::ALL {
