@@ -94,7 +94,8 @@ impl UrlScheme {
     }
 }
 
-/// What the operator entered about a mirror, or geo lookup filled in for them. `Debug` prints URLs without passwords.
+/// What the operator entered about a mirror, or geo lookup filled in for them. `Debug` prints URLs
+/// without passwords.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MirrorSettings {
     /// Unique name without spaces.

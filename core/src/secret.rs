@@ -1,5 +1,5 @@
-//! Passwords: [`Secret`] holds one, [`SecretUrl`] a URL that may hold one; both print without it. [`WithoutPassword`] shows any
-//! URL without its password, and [`without_login`] is one for others.
+//! Passwords: [`Secret`] holds one, [`SecretUrl`] a URL that may hold one; both print without it.
+//! [`WithoutPassword`] shows any URL without its password, and [`without_login`] is one for others.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -50,8 +50,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A URL, or `host:port`, that may hold a password. `Debug` and `Display` print it as [`WithoutPassword`] does; its memory is
-/// overwritten when it is dropped.
+/// A URL, or `host:port`, that may hold a password. `Debug` and `Display` print it as
+/// [`WithoutPassword`] does; its memory is overwritten when it is dropped.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretUrl(Zeroizing<String>);
 
@@ -80,15 +80,16 @@ impl fmt::Display for SecretUrl {
     }
 }
 
-/// Whether an unknown key of a document may be named in a message: it has the form of a key, `[A-Za-z][A-Za-z0-9_]*`. Any
-/// other may be a line of a password, which a forgotten quote or indentation turned into a key, and is told by its line.
+/// Whether an unknown key of a document may be named in a message: it has the form of a key,
+/// `[A-Za-z][A-Za-z0-9_]*`. Any other may be a line of a password, which a forgotten quote or
+/// indentation turned into a key, and is told by its line.
 pub fn is_key_like(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// A URL without the user's name and the password in it, for others to use. As with [`WithoutPassword`], the login is taken
-/// to reach to the last `@`.
+/// A URL without the user's name and the password in it, for others to use. As with
+/// [`WithoutPassword`], the login is taken to reach to the last `@`.
 pub fn without_login(url: &str) -> Cow<'_, str> {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, rest)), Some((_, host))) if rest.contains('@') => Cow::Owned(format!("{scheme}://{host}")),

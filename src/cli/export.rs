@@ -35,7 +35,8 @@ pub(super) struct Export {
 /// What to write.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// Lines of country, URL without login, and e-mail address of the administrator, separated by tabs
+    /// Lines of country, URL without login, and e-mail address of the administrator, separated by
+    /// tabs
     Mirmon,
 }
 
@@ -55,8 +56,8 @@ impl Export {
             let urls =
                 [(self.rsync, &settings.rsync_url), (self.http, &settings.http_url), (self.ftp, &settings.ftp_url)];
             for (_, url) in urls.into_iter().filter(|(wanted, url)| *wanted && !url.is_empty()) {
-                // Mirmon's list is published with its report, and has no place for a password: a login in it would be read
-                // by everybody, and not be used.
+                // Mirmon's list is published with its report, and has no place for a password: a
+                // login in it would be read by everybody, and not be used.
                 let _ = writeln!(text, "{country}\t{}\t{}", without_login(url), settings.admin_email);
             }
         }

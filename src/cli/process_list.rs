@@ -1,5 +1,6 @@
-//! Takes the password of `-P` out of the process list: what that shows are the arguments in this process's own memory, which
-//! the kernel reads anew each time. It can be seen for a moment after the start; `-a` leaves none.
+//! Takes the password of `-P` out of the process list: what that shows are the arguments in this
+//! process's own memory, which the kernel reads anew each time. It can be seen for a moment after
+//! the start; `-a` leaves none.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,7 +8,8 @@ use std::os::unix::fs::FileExt as _;
 
 use mb_core::secret::Secret;
 
-/// Overwrites `password` wherever it is an argument. Where the kernel does not let it, the password stays to be seen.
+/// Overwrites `password` wherever it is an argument. Where the kernel does not let it, the password
+/// stays to be seen.
 pub(super) fn hide(password: &Secret) {
     if !password.is_empty() {
         // The command goes on all the same: it was given this way on purpose.
@@ -25,14 +27,15 @@ fn overwrite(password: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The address of the first argument: field 48 of proc_pid_stat(5), `arg_start`. The second one, a name in parentheses, may
-/// have spaces.
+/// The address of the first argument: field 48 of proc_pid_stat(5), `arg_start`. The second one, a
+/// name in parentheses, may have spaces.
 fn arguments_start(stat: &str) -> Option<u64> {
     let after_name = stat.rsplit_once(')')?.1;
     after_name.split_ascii_whitespace().nth(48 - 3)?.parse().ok().filter(|start| *start > 0)
 }
 
-/// Where `password` begins in `arguments`, each of which ends with a zero byte: as one of them, or run together with `-P`.
+/// Where `password` begins in `arguments`, each of which ends with a zero byte: as one of them, or
+/// run together with `-P`.
 fn places(arguments: &[u8], password: &[u8]) -> Vec<usize> {
     let mut places = Vec::new();
     let mut at = 0;

@@ -33,7 +33,8 @@ impl Waiting {
     }
 }
 
-/// `work` as the spinner shows it: the library writes it to the terminal itself, and names of mirrors are foreign text.
+/// `work` as the spinner shows it: the library writes it to the terminal itself, and names of
+/// mirrors are foreign text.
 fn message(work: &str) -> String {
     ForeignText::new(work).to_string()
 }
@@ -48,7 +49,8 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
 
-    /// The name of a mirror that another program wrote cleared the operator's screen while it was scanned.
+    /// The name of a mirror that another program wrote cleared the operator's screen while it was
+    /// scanned.
     #[test]
     fn names_of_mirrors_do_not_reach_the_terminal_raw() {
         assert_eq!(message("Scanning a\x1b[2J\u{202e}b\nc"), "Scanning a\\x1b[2J\\u{202e}b\\nc");

@@ -83,7 +83,8 @@ impl MirrorTable {
         Ok(tokio::task::spawn_blocking(move || read(&*table.store)).await??)
     }
 
-    /// Runs `change`, of one mirror or many, on a thread that may block, then publishes once, unless the change feed was faster.
+    /// Runs `change`, of one mirror or many, on a thread that may block, then publishes once,
+    /// unless the change feed was faster.
     ///
     /// # Errors
     /// What `change` returns, or [`TableError::Unpublished`] when the change was made and is not published yet.

@@ -25,8 +25,9 @@ pub fn add(environment: &mut Environment<'_>) {
     });
 }
 
-/// Text with its control characters, and those of text direction, escaped as elsewhere: a mirror's name must not turn the rest of
-/// its line around. Lines stay lines, and what is no text, or HTML already, as it is.
+/// Text with its control characters, and those of text direction, escaped as elsewhere: a mirror's
+/// name must not turn the rest of its line around. Lines stay lines, and what is no text, or HTML
+/// already, as it is.
 pub fn harmless(value: Value) -> Value {
     let text = value.as_str().filter(|_| !value.is_safe());
     match text.map(|text| ForeignText::new(text).with_lines().at_most(usize::MAX).shown()) {

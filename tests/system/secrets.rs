@@ -1,7 +1,8 @@
-//! A run with a password in every place that can have one: none is on a command line, in a log, on a page of metrics or in
-//! what commands print.
+//! A run with a password in every place that can have one: none is on a command line, in a log, on
+//! a page of metrics or in what commands print.
 //!
-//! Core dumps of the kernel are named by the program's name and number alone, so that their names hold none either.
+//! Core dumps of the kernel are named by the program's name and number alone, so that their names
+//! hold none either.
 
 use std::collections::HashMap;
 use std::fs;
@@ -145,7 +146,8 @@ fn no_password_is_shown_anywhere() {
     shown += &printed(&redirector, &["refresh"]);
     shown +=
         &printed(&redirector, &["add", "-http", &site.http_url(), "-rsync", "rsync://placeholder.example/", "only"]);
-    // On the command line of `set` it would be in the process list: a document is the way for a password.
+    // On the command line of `set` it would be in the process list: a document is the way for a
+    // password.
     let documents = redirector.folder().join("mirrors.yaml");
     fs::write(&documents, format!("- Name: only\n  RsyncURL: {rsync}\n")).expect("written");
     shown += &printed(&redirector, &["apply", documents.to_str().expect("a name")]);

@@ -295,8 +295,8 @@ fn shortened(text: &str) -> String {
     if text.chars().count() > SHOWN_CHARACTERS_MAX { shown + "…" } else { shown }
 }
 
-/// What a warning shows of an unknown key: one that looks like a key, but none that may be a password run together with its
-/// key. Any other is told by its line.
+/// What a warning shows of an unknown key: one that looks like a key, but none that may be a
+/// password run together with its key. Any other is told by its line.
 fn shown_key(name: &str, hint: bool) -> String {
     if is_key_like(name) && (hint || !may_hold_secret(name)) { shortened(name) } else { "(not shown)".to_owned() }
 }

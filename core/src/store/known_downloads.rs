@@ -1,13 +1,13 @@
-//! The rule of [`Store::note_sightings`](super::Store::note_sightings), in memory: what tests compare the nodes' side and
-//! the script in Redis with, so that both follow the same one.
+//! The rule of [`Store::note_sightings`](super::Store::note_sightings), in memory: what tests
+//! compare the nodes' side and the script in Redis with, so that both follow the same one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::stats::Sighting;
 
-/// How much longer than its interval a download is remembered: nodes report their requests up to this late. Usual is a
-/// second.
+/// How much longer than its interval a download is remembered: nodes report their requests up to
+/// this late. Usual is a second.
 pub const LATENESS_MAX: Duration = Duration::from_secs(10);
 
 /// The first and the latest request of each download. Nothing expires here.
@@ -30,7 +30,8 @@ impl KnownDownloads {
         if continues {
             self.0.insert(hash, (first.min(from), last.max(to)));
         } else if last > to || last + interval + LATENESS_MAX < from {
-            // An earlier download that is reported late leaves the latest as it is, unless the clock was set back.
+            // An earlier download that is reported late leaves the latest as it is, unless the
+            // clock was set back.
             self.0.insert(hash, (first, last));
         }
         !continues

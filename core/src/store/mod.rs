@@ -288,7 +288,8 @@ pub trait Store: Send + Sync {
     /// All downloads since ever.
     fn total_downloads(&self) -> Result<u64>;
 
-    /// Whether the store answers and would take changes: a cheap question, to be asked every few seconds.
+    /// Whether the store answers and would take changes: a cheap question, to be asked every few
+    /// seconds.
     fn check(&self) -> Result<()> {
         self.total_downloads().map(drop)
     }

@@ -71,8 +71,9 @@ fn a_database_of_an_earlier_release_gets_its_marker() {
     assert_eq!(open(directory.path()).mirrors().expect("read").len(), 1);
 }
 
-/// The start that writes the marker is the one that could lose SQLite's locks: then the next process to end would take itself
-/// for the last one and delete the log of changes that this one goes on to write to.
+/// The start that writes the marker is the one that could lose SQLite's locks: then the next
+/// process to end would take itself for the last one and delete the log of changes that this one
+/// goes on to write to.
 #[test]
 fn a_process_that_ends_leaves_the_changes_of_another() {
     let directory = tempfile::tempdir().expect("a folder");

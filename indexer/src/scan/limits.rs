@@ -49,8 +49,8 @@ impl ListingLimits {
     }
 }
 
-/// A listing of fewer is slow: such a scan leaves its place when others wait. Even a disk that seeks for each file lists a
-/// hundred.
+/// A listing of fewer is slow: such a scan leaves its place when others wait. Even a disk that
+/// seeks for each file lists a hundred.
 pub(crate) const ENTRIES_PER_SECOND_MIN: u64 = 4;
 
 /// A limit that a listing reached.

@@ -1,5 +1,5 @@
-//! The place of a scan among those that may run at a time. A mirror that lists next to nothing must not keep it from others
-//! until its time is over.
+//! The place of a scan among those that may run at a time. A mirror that lists next to nothing must
+//! not keep it from others until its time is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::{ENTRIES_PER_SECOND_MIN, LimitReached, ListingBudget};
 
-/// How long a listing is looked at before it is called slow: at most this, and at most a part of the time that the scan may take.
+/// How long a listing is looked at before it is called slow: at most this, and at most a part of
+/// the time that the scan may take.
 const LOOK: Duration = Duration::from_secs(120);
 const LOOKS_PER_LIMIT: u32 = 20;
 
@@ -39,8 +40,9 @@ impl ScanPlace {
         ScanPlace { _permit: permit, shared: Some(shared) }
     }
 
-    /// Watches the listing that `budget` is charged for. While it is slow and all places are taken, the scan moves to a place
-    /// apart. Returns only when that is taken, too: the scan is to end then, and to be begun apart from the others next time.
+    /// Watches the listing that `budget` is charged for. While it is slow and all places are taken,
+    /// the scan moves to a place apart. Returns only when that is taken, too: the scan is to end
+    /// then, and to be begun apart from the others next time.
     pub(crate) async fn leave_if_slow(&mut self, budget: &ListingBudget) -> LimitReached {
         let look = LOOK.min(budget.time() / LOOKS_PER_LIMIT);
         let enough = look.as_secs().max(1).saturating_mul(ENTRIES_PER_SECOND_MIN);
@@ -82,7 +84,8 @@ mod tests {
         })
     }
 
-    /// Lists `entries` in each second of an hour; returns how long the scan could go on, and why it could not longer.
+    /// Lists `entries` in each second of an hour; returns how long the scan could go on, and why it
+    /// could not longer.
     async fn listed(place: &mut ScanPlace, entries: u64) -> (Duration, Option<LimitReached>) {
         let (budget, start) = (budget(), tokio::time::Instant::now());
         let listing = async {

@@ -38,8 +38,8 @@ const EXCHANGE_INTERVAL: Duration = Duration::from_secs(10);
 /// its own first one.
 const SOURCE_RETRY: Duration = Duration::from_secs(5);
 
-/// Scans under way of mirrors that are slow: their latest scan took as long as it may, or the one under way lists next to
-/// nothing while others wait. They take none of the places of the others.
+/// Scans under way of mirrors that are slow: their latest scan took as long as it may, or the one
+/// under way lists next to nothing while others wait. They take none of the places of the others.
 const ENDLESS_SCANS: usize = 1;
 
 /// The scheduler, as those see it who ask something of it.

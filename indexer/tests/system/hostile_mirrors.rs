@@ -201,7 +201,8 @@ fn a_check_that_panics_is_told_in_the_log_of_its_mirror_and_the_next_one_works()
     });
 }
 
-/// Mirrors that drip for the first time held all places of ConcurrentSync until the time of their scans was over.
+/// Mirrors that drip for the first time held all places of ConcurrentSync until the time of their
+/// scans was over.
 #[test]
 fn mirrors_that_drip_for_the_first_time_give_their_places_to_others() {
     // A slow listing is looked at for a 20th of the time, five seconds.

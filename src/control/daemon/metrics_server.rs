@@ -9,7 +9,8 @@ use crate::control::control_socket::ControlSocket;
 use crate::control::metrics::{Watch, serve};
 use crate::control::tasks::keep_running;
 
-/// The server, which may have nowhere to serve. The store is asked how it is in any case, since the log tells, too.
+/// The server, which may have nowhere to serve. The store is asked how it is in any case, since the
+/// log tells, too.
 pub(super) struct MetricsServer {
     watch: Arc<Watch>,
     asking_store: JoinHandle<()>,

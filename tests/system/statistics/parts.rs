@@ -1,4 +1,5 @@
-//! Parts of one download, requested by `Range` within one collection of the statistics, count once, on whatever nodes.
+//! Parts of one download, requested by `Range` within one collection of the statistics, count once,
+//! on whatever nodes.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ const TOGETHER: Duration = Duration::from_millis(100);
 /// Requests of a download.
 const PARTS: [usize; 3] = [2, 3, 10];
 
-/// Sends all parts of a download, to the nodes in turn, each on a connection of its own. Returns how long that took.
+/// Sends all parts of a download, to the nodes in turn, each on a connection of its own. Returns
+/// how long that took.
 fn download(nodes: &[SocketAddr], path: &str, parts: usize) -> Duration {
     let mut connections: Vec<Connection> =
         nodes.iter().cycle().take(parts).map(|node| Connection::open(*node).expect("connection")).collect();
@@ -30,7 +32,8 @@ fn download(nodes: &[SocketAddr], path: &str, parts: usize) -> Duration {
     started.elapsed()
 }
 
-/// Two parts counted 0 where they came within one collection: the node reported the second before it asked about the first.
+/// Two parts counted 0 where they came within one collection: the node reported the second before
+/// it asked about the first.
 #[test]
 fn parts_within_a_moment_count_once_on_one_node_and_on_two() {
     let mut redis = None;

@@ -5,10 +5,11 @@
 //! id is in the file itself and not only in its `-wal` file, so that the id is compared before SQLite sees the file: SQLite
 //! would apply a `-wal` file that was left behind to whatever file is there now.
 //!
-//! This program opens the file itself only before SQLite does: a process that closes any descriptor of a file loses its POSIX
-//! locks on it, SQLite's too, and another process that ends could then delete the `-wal` file that this one uses
-//! (<https://www.sqlite.org/howtocorrupt.html>, section 2.2; the bundled version looks at its shared memory as well). Later
-//! only the path's status is looked at.
+//! This program opens the file itself only before SQLite does: a process that closes any descriptor
+//! of a file loses its POSIX locks on it, SQLite's too, and another process that ends could then
+//! delete the `-wal` file that this one uses (<https://www.sqlite.org/howtocorrupt.html>, section
+//! 2.2; the bundled version looks at its shared memory as well). Later only the path's status is
+//! looked at.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -45,7 +46,8 @@ impl FileStatus {
     }
 }
 
-/// What happened to the file whose status was `opened` while it was in use; `None` when it is in place.
+/// What happened to the file whose status was `opened` while it was in use; `None` when it is in
+/// place.
 pub(super) fn disturbance(opened: Option<FileStatus>, file: &Path) -> Option<&'static str> {
     let found = FileStatus::of(file);
     match (opened, found) {

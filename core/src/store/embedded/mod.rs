@@ -128,8 +128,9 @@ impl EmbeddedStore {
         })
     }
 
-    /// Fails when the path leads to another file than the one that is open, to an emptied one, or to none: what is written would
-    /// be lost at the next start. What was stored can still be read, unless the file was emptied.
+    /// Fails when the path leads to another file than the one that is open, to an emptied one, or
+    /// to none: what is written would be lost at the next start. What was stored can still be read,
+    /// unless the file was emptied.
     fn in_place(&self, step: &str) -> Result<()> {
         let Some(what) = identity::disturbance(self.opened, &self.file) else {
             self.disturbance_told.store(false, Ordering::Relaxed);

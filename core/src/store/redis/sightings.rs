@@ -23,9 +23,10 @@ const AT_ONCE: usize = 500;
 /// kept. Returns of each whether it is new (1) or continues what was noted (0). The rule is that of
 /// [`known_downloads`](crate::store::known_downloads).
 ///
-/// Builds before this format wrote `1`, with the interval after the latest request as the time to live, which gives that
-/// request's time; they take the values of this one for their own. While nodes of both run, only a download with parts on
-/// both for longer than an interval can count twice: the earlier build does not write when its parts came.
+/// Builds before this format wrote `1`, with the interval after the latest request as the time to
+/// live, which gives that request's time; they take the values of this one for their own. While
+/// nodes of both run, only a download with parts on both for longer than an interval can count
+/// twice: the earlier build does not write when its parts came.
 static NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

@@ -1,5 +1,6 @@
-//! Range deduplication on a real server: the script follows the rule that the nodes' model test plays with, in whatever
-//! order several nodes report, at once too, and reads what earlier builds wrote.
+//! Range deduplication on a real server: the script follows the rule that the nodes' model test
+//! plays with, in whatever order several nodes report, at once too, and reads what earlier builds
+//! wrote.
 
 use std::sync::Barrier;
 use std::thread;
@@ -13,7 +14,8 @@ use proptest::test_runner::{Config, TestRunner};
 use super::server::Server;
 
 const NODES: usize = 3;
-/// All times are multiples of it. It is far more than the clocks of Redis and the test can differ by between two reads.
+/// All times are multiples of it. It is far more than the clocks of Redis and the test can differ
+/// by between two reads.
 const UNIT: Duration = Duration::from_secs(10);
 /// No multiple of [`UNIT`], so that no comparison is a close one.
 const INTERVAL: Duration = Duration::from_secs(105);
@@ -91,7 +93,8 @@ fn of_nodes_that_report_at_once_one_counts() {
     }
 }
 
-/// During a rolling upgrade each download under way was counted once more by the first upgraded node that saw a part of it.
+/// During a rolling upgrade each download under way was counted once more by the first upgraded
+/// node that saw a part of it.
 #[test]
 fn what_an_earlier_build_noted_is_continued() {
     let server = Server::start(&[]);
