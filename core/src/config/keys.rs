@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use super::document::{Element, Entry, Value};
 use super::error::Problem;
+use crate::foreign_text::ForeignText;
 use crate::secret::{Secret, is_key_like};
 
 /// What was found in a file besides its values.
@@ -282,17 +283,9 @@ fn may_hold_secret(text: &str) -> bool {
         || ["password", "passwd", "secret", "token"].iter().any(|word| lower.contains(word))
 }
 
-/// The start of a text, with its control characters escaped.
+/// The start of a text, escaped.
 fn shortened(text: &str) -> String {
-    let shown: String = text
-        .chars()
-        .flat_map(|c| match c.is_control() {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .take(SHOWN_CHARACTERS_MAX)
-        .collect();
-    if text.chars().count() > SHOWN_CHARACTERS_MAX { shown + "…" } else { shown }
+    ForeignText::new(text).at_most(SHOWN_CHARACTERS_MAX).to_string()
 }
 
 /// What a warning shows of an unknown key: one that looks like a key, but none that may be a

@@ -175,7 +175,7 @@ fn show(mut messages: watch::Receiver<String>) -> JoinHandle<()> {
         }
         while messages.changed().await.is_ok() {
             let message = messages.borrow_and_update().clone();
-            eprint!("\r\x1b[K{message}");
+            eprint!("\r\x1b[K{}", ForeignText::new(&message));
             tokio::time::sleep(SHOW_INTERVAL).await;
         }
     })

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mb_core::foreign_text::ForeignText;
 use mb_core::link::ScanReport;
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol, UrlScheme, absolute_url};
 use mb_core::secret::WithoutPassword;
@@ -205,7 +206,7 @@ fn find_mirror(indexer: &Indexer, id: MirrorId) -> Result<Mirror, StoreError> {
     match mirror.invalid() {
         None => Ok(mirror),
         Some(invalid) => {
-            Err(StoreError::InvalidMirror { mirror: mirror.settings.name.escape_debug().to_string(), invalid })
+            Err(StoreError::InvalidMirror { mirror: ForeignText::new(&mirror.settings.name).to_string(), invalid })
         }
     }
 }
