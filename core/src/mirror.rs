@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::secret::WithoutPassword;
 use crate::time::Timestamp;
 
 mod find;
@@ -93,8 +94,9 @@ impl UrlScheme {
     }
 }
 
-/// What the operator entered about a mirror, or geo lookup filled in for them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// What the operator entered about a mirror, or geo lookup filled in for them. `Debug` prints URLs
+/// without passwords.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MirrorSettings {
     /// Unique name without spaces.
     pub name: String,
@@ -140,6 +142,60 @@ pub struct MirrorSettings {
     pub comment: String,
     /// Whether health checks accept redirects.
     pub allow_redirects: AllowRedirects,
+}
+
+impl fmt::Debug for MirrorSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No `..`: a field that is added to the settings and not here does not compile.
+        let MirrorSettings {
+            name,
+            http_url,
+            rsync_url,
+            ftp_url,
+            sponsor_name,
+            sponsor_url,
+            sponsor_logo_url,
+            admin_name,
+            admin_email,
+            custom_data,
+            continent_only,
+            country_only,
+            as_only,
+            score,
+            latitude,
+            longitude,
+            continent_code,
+            country_codes,
+            excluded_country_codes,
+            asn,
+            comment,
+            allow_redirects,
+        } = self;
+        f.debug_struct("MirrorSettings")
+            .field("name", name)
+            .field("http_url", &WithoutPassword(http_url))
+            .field("rsync_url", &WithoutPassword(rsync_url))
+            .field("ftp_url", &WithoutPassword(ftp_url))
+            .field("sponsor_name", sponsor_name)
+            .field("sponsor_url", &WithoutPassword(sponsor_url))
+            .field("sponsor_logo_url", &WithoutPassword(sponsor_logo_url))
+            .field("admin_name", admin_name)
+            .field("admin_email", admin_email)
+            .field("custom_data", custom_data)
+            .field("continent_only", continent_only)
+            .field("country_only", country_only)
+            .field("as_only", as_only)
+            .field("score", score)
+            .field("latitude", latitude)
+            .field("longitude", longitude)
+            .field("continent_code", continent_code)
+            .field("country_codes", country_codes)
+            .field("excluded_country_codes", excluded_country_codes)
+            .field("asn", asn)
+            .field("comment", comment)
+            .field("allow_redirects", allow_redirects)
+            .finish()
+    }
 }
 
 /// Result of the latest health checks over one protocol.

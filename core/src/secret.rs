@@ -1,5 +1,7 @@
-//! Passwords: [`Secret`] holds one, and prints as `***`; [`WithoutPassword`] shows a URL that may hold one.
+//! Passwords: [`Secret`] holds one, [`SecretUrl`] a URL that may hold one; both print without it.
+//! [`WithoutPassword`] shows any URL without its password, and [`without_login`] is one for others.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -45,6 +47,54 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HIDDEN)
+    }
+}
+
+/// A URL, or `host:port`, that may hold a password. `Debug` and `Display` print it as
+/// [`WithoutPassword`] does; its memory is overwritten when it is dropped.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretUrl(Zeroizing<String>);
+
+impl SecretUrl {
+    /// The URL with its password: for connecting and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretUrl {
+    fn from(url: String) -> SecretUrl {
+        SecretUrl(Zeroizing::new(url))
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        WithoutPassword(&self.0).fmt(f)
+    }
+}
+
+/// Whether an unknown key of a document may be named in a message: it has the form of a key,
+/// `[A-Za-z][A-Za-z0-9_]*`. Any other may be a line of a password, which a forgotten quote or
+/// indentation turned into a key, and is told by its line.
+pub fn is_key_like(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// A URL without the user's name and the password in it, for others to use. As with
+/// [`WithoutPassword`], the login is taken to reach to the last `@`.
+pub fn without_login(url: &str) -> Cow<'_, str> {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, rest)), Some((_, host))) if rest.contains('@') => Cow::Owned(format!("{scheme}://{host}")),
+        (None, Some((_, host))) => Cow::Borrowed(host),
+        _ => Cow::Borrowed(url),
     }
 }
 
@@ -116,11 +166,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_url_for_others_has_no_login() {
+        for (url, without) in [
+            ("rsync://example.org/module/", "rsync://example.org/module/"),
+            ("rsync://anna@example.org:873/module/", "rsync://example.org:873/module/"),
+            ("rsync://anna:pass@example.org/module/", "rsync://example.org/module/"),
+            ("rsync://anna:pa/ss@example.org/module/", "rsync://example.org/module/"),
+            ("anna:pass@example.org:1", "example.org:1"),
+            ("", ""),
+        ] {
+            assert_eq!(without_login(url), without, "{url}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_part_of_a_password_is_shown(password in "[A-Z/@:#?%]{1,20}") {
             let shown = WithoutPassword(&format!("rsync://anna:{password}@example.org/module/")).to_string();
-            prop_assert_eq!(shown, "rsync://anna:***@example.org/module/");
+            prop_assert_eq!(&shown, "rsync://anna:***@example.org/module/");
+            let secret = SecretUrl::from(format!("rsync://anna:{password}@example.org/module/"));
+            prop_assert_eq!(format!("{secret}{secret:?}"), shown.repeat(2));
+            prop_assert_eq!(without_login(secret.expose()), "rsync://example.org/module/");
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::job_panics;
 use crate::progress::Progress;
+use crate::scan::place::ScanPlace;
 use crate::scan::{Occasion, ScanOrder, scan_mirror};
 use crate::schedule::Scheduler;
 
@@ -115,7 +116,7 @@ async fn answer(request: Request, scheduler: &Arc<Scheduler>, progress: &Progres
         }
         Request::ScanMirror { id, enable, protocol } => {
             let order = ScanOrder { mirror: id, enable, protocol, limit: None, occasion: Occasion::Asked };
-            match scan_mirror(indexer, order, progress, None).await {
+            match scan_mirror(indexer, order, progress, ScanPlace::kept(None)).await {
                 Ok(report) => {
                     scheduler.mirrors_changed(&[id]);
                     Event::Done { scan: Some(report), source: None }

@@ -205,10 +205,7 @@ mod tests {
             ("remove -f NAME", &["Remove", "force: true"]),
             ("remove NAME -f=false", &["force: false", "\"NAME\""]),
             ("-h H -p 3391 -a list", &["host: \"H\"", "port: 3391", "ask: true"]),
-            (
-                "-P -secret -p=3391 --h=::1 version",
-                &["password: \"-secret\"", "port: 3391", "host: \"::1\"", "Version"],
-            ),
+            ("-P -secret -p=3391 --h=::1 version", &["password: ***", "port: 3391", "host: \"::1\"", "Version"]),
             (
                 "daemon -config a.conf -monitor=false -p pid",
                 &["\"a.conf\"", "monitor: false", "pid_file: Some(\"pid\")"],

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mb_core::mirror::{Found, Mirror, find_by_name};
+use mb_core::secret::Secret;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -36,7 +37,7 @@ pub(super) struct Options {
     pub(super) port: u16,
     /// Password of the daemon
     #[arg(short = 'P', value_name = "PASSWORD", default_value = "", hide_default_value = true)]
-    pub(super) password: String,
+    pub(super) password: Secret,
     /// Ask for the password; without a terminal it is read from standard input
     #[arg(short = 'a')]
     pub(super) ask: bool,
@@ -67,20 +68,24 @@ impl Options {
 
     fn password(&self) -> Result<MetadataValue<Ascii>, CommandError> {
         let password = if self.ask { ask_password()? } else { self.password.clone() };
-        MetadataValue::try_from(password.into_bytes())
-            .map_err(|_| CommandError::Password("control characters cannot be sent".to_owned()))
+        let mut value = MetadataValue::try_from(password.expose())
+            .map_err(|_| CommandError::Password("control characters cannot be sent".to_owned()))?;
+        // Logs of the HTTP library show it as such, and not its text.
+        value.set_sensitive(true);
+        Ok(value)
     }
 }
 
 /// From the terminal without showing it, else the first line of standard input.
-fn ask_password() -> Result<String, CommandError> {
+fn ask_password() -> Result<Secret, CommandError> {
     let refuse = |error: io::Error| CommandError::Password(error.to_string());
     if io::stdin().is_terminal() {
-        return rpassword::prompt_password("Password: ").map_err(refuse);
+        return rpassword::prompt_password("Password: ").map(Secret::new).map_err(refuse);
     }
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(refuse)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+    Ok(Secret::new(line))
 }
 
 /// Adds the password to every call.

@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use clap::{Args, ValueEnum};
 use mb_core::mirror::Mirror;
+use mb_core::secret::without_login;
 
 use super::connection::Daemon;
 use super::error::CommandError;
@@ -34,7 +35,8 @@ pub(super) struct Export {
 /// What to write.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// Lines of country, URL and e-mail address of the administrator, separated by tabs
+    /// Lines of country, URL without login, and e-mail address of the administrator, separated by
+    /// tabs
     Mirmon,
 }
 
@@ -54,7 +56,9 @@ impl Export {
             let urls =
                 [(self.rsync, &settings.rsync_url), (self.http, &settings.http_url), (self.ftp, &settings.ftp_url)];
             for (_, url) in urls.into_iter().filter(|(wanted, url)| *wanted && !url.is_empty()) {
-                let _ = writeln!(text, "{country}\t{url}\t{}", settings.admin_email);
+                // Mirmon's list is published with its report, and has no place for a password: a
+                // login in it would be read by everybody, and not be used.
+                let _ = writeln!(text, "{country}\t{}\t{}", without_login(url), settings.admin_email);
             }
         }
         text
@@ -90,6 +94,14 @@ mod tests {
             ALL.mirmon(&mirrors()),
             "FR\trsync://m1/x/\tops@example.org\nFR\thttp://m1/\tops@example.org\n/\thttp://m2/\tops@example.org\n"
         );
+    }
+
+    /// The password of an rsync URL went into the list, and with it into what mirmon publishes.
+    #[test]
+    fn logins_are_left_out() {
+        let mut mirrors = mirrors();
+        mirrors[0].settings.rsync_url = "rsync://anna:hunter2@m1:8730/x/".into();
+        assert_eq!(ALL.mirmon(&mirrors).lines().next(), Some("FR\trsync://m1:8730/x/\tops@example.org"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - `arguments`: what can be typed; old spellings are rewritten here
 //! - `connection`: the way to the daemon
 //! - `error`: what goes wrong, and the exit status it leads to
+//! - `process_list`: what it shows of the command line
 //! - `table`, `terminal`, `question`, `waiting`, `editor`: how people are spoken to
 //! - one module per group of commands: `mirrors` (add, remove, enable, disable), `settings` (show, set), `edit`, `apply`,
 //!   `geoupdate`, `list`, `scan` (scan, refresh), `logs`, `stats`, `explain`, `export`, `running` (reload, upgrade), `version`,
@@ -32,6 +33,7 @@ mod logs;
 mod migrate;
 mod mirrors;
 mod packaging;
+mod process_list;
 mod question;
 mod running;
 mod scan;
@@ -56,6 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
+    process_list::hide(&connection.password);
     match command {
         Command::Daemon(options) => daemon::exit_code(options.run(connection.debug)),
         Command::Config(ConfigCommand::Check(options)) => exit_code(options.run()),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use mb_core::foreign_text::ForeignText;
 use mb_core::mirror::{AllowRedirects, Mirror};
-use mb_core::secret::WithoutPassword;
+use mb_core::secret::{WithoutPassword, is_key_like};
 
 /// Separates the keys from the comment.
 pub const COMMENT_MARKER: &str = "##### Comments go below this line #####";
@@ -106,10 +106,9 @@ pub fn set(mirror: &mut Mirror, key: &str, value: &str) -> Result<(), FieldError
         value.clone_into(&mut mirror.settings.comment);
         return Ok(());
     }
-    let (key, place) = FIELDS
-        .iter()
-        .find(|(known, _)| known.eq_ignore_ascii_case(key))
-        .ok_or_else(|| FieldError::UnknownKey(format!(" {}", typed(key))))?;
+    let (key, place) = FIELDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).ok_or_else(|| {
+        FieldError::UnknownKey(if is_key_like(key) { format!(" {}", typed(key)) } else { String::new() })
+    })?;
     let refuse = |allowed| FieldError::Value { key, value: typed(value), allowed };
     match place {
         Place::Text(at) => value.clone_into(at(mirror)),
@@ -339,6 +338,18 @@ second
             assert!(message.contains(allowed), "{message}");
             assert_eq!(changed, mirror());
         }
+    }
+
+    /// `set` named whatever stood before the equals sign, a part of a password too.
+    #[test]
+    fn an_unknown_key_is_named_when_it_looks_like_one() {
+        let message = |key: &str| set(&mut mirror(), key, "x").unwrap_err().to_string();
+        assert!(message("Colour").starts_with("unknown key \"Colour\": the keys are"));
+        for key in ["hunter2!", "-hunter2", "2hunter", "hunter2 x", "anna/hunter2", "hunter2.x", "h\u{fc}nter2", ""] {
+            assert!(message(key).starts_with("unknown key: the keys are"), "{key}: {}", message(key));
+        }
+        let long = message(&"a".repeat(10_000));
+        assert!(long.len() < 1_000, "{long}");
     }
 
     #[test]

@@ -114,28 +114,12 @@ impl MirrorTable {
         tokio::time::timeout(OPERATION_LIMIT, done).await.unwrap_or(Err(TableError::Late))
     }
 
-    /// Runs `change` on a thread that may block, then publishes.
+    /// Runs `change`, of one mirror or many, on a thread that may block, then publishes once,
+    /// unless the change feed was faster.
     ///
     /// # Errors
     /// What `change` returns, or [`TableError::Unpublished`] when the change was made and is not published yet.
     pub async fn change<T: Send + 'static>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, TableError> {
-        let table = Arc::clone(self);
-        let done = self.blocking(move || {
-            let changed = change(&*table.store)?;
-            table.publish().inspect_err(|_| table.publish_failed.notify_one())?;
-            Ok(changed)
-        });
-        done.await?
-    }
-
-    /// Runs `change`, of many mirrors, on a thread that may block, then publishes once, unless the change feed was faster.
-    ///
-    /// # Errors
-    /// What `change` returns, or [`TableError::Unpublished`] when the change was made and is not published yet.
-    pub async fn change_many<T: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, TableError> {

@@ -3,6 +3,7 @@
 
 use mb_core::config::OutputMode;
 use mb_core::mirror::{AllowRedirects, MirrorSettings, MirrorState, ScanProtocol};
+use mb_core::secret::without_login;
 use mb_core::time::{FileTime, Timestamp};
 use mb_index::FileRef;
 
@@ -141,11 +142,13 @@ fn write_mirror(json: &mut JsonWriter<'_>, mirror: &Listed<'_>, expose_private: 
 /// Writes the members of a mirror that tell what the operator entered.
 pub fn write_settings(json: &mut JsonWriter<'_>, id: i64, settings: &MirrorSettings, expose_private: bool) {
     let private = |value| if expose_private { value } else { "" };
+    // Nobody who reads this logs in by them.
+    let (rsync_url, ftp_url) = (without_login(&settings.rsync_url), without_login(&settings.ftp_url));
     number(json, "ID", id);
     text(json, "Name", &settings.name);
     text(json, "HttpURL", &settings.http_url);
-    text(json, "RsyncURL", private(&settings.rsync_url));
-    text(json, "FtpURL", private(&settings.ftp_url));
+    text(json, "RsyncURL", private(&rsync_url));
+    text(json, "FtpURL", private(&ftp_url));
     text(json, "SponsorName", &settings.sponsor_name);
     text(json, "SponsorURL", &settings.sponsor_url);
     text(json, "SponsorLogoURL", &settings.sponsor_logo_url);

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mb_core::foreign_text::ForeignText;
 use mb_core::mirror::DownloadProtocol;
 use mb_core::time::Timestamp;
 
@@ -69,7 +70,7 @@ impl Readiness {
         let mut text = format!("{}\n{}\n", if self.ready { "ready" } else { "not ready" }, self.summary);
         for trouble in &self.degraded {
             // Writing to a string cannot fail. A trouble is one line, whatever the text of an error has in it.
-            let _ = writeln!(text, "degraded: {}", trouble.replace(|c: char| c.is_control(), " "));
+            let _ = writeln!(text, "degraded: {}", ForeignText::new(trouble));
         }
         text
     }
@@ -197,7 +198,7 @@ mod tests {
         for trouble in [
             "mirrors: none",
             "store: down since",
-            "refused ready",
+            "refused\\nready",
             "indexer: killed",
             "7 downloads",
             "the spool cannot",

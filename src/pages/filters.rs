@@ -2,6 +2,9 @@
 //!
 //! A value that is not there shows as nothing, since most members may be missing; while a template is checked, it is a mistake.
 
+use std::borrow::Cow;
+
+use mb_core::foreign_text::ForeignText;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 use time::OffsetDateTime;
@@ -9,6 +12,10 @@ use time::format_description::well_known::Rfc3339;
 
 /// Adds the filters to `environment`.
 pub fn add(environment: &mut Environment<'_>) {
+    for name in ["e", "escape"] {
+        environment
+            .add_filter(name, |state: &mut State, value: Value| minijinja::filters::escape(state, &harmless(value)));
+    }
     environment.add_filter("bytes", |state: &State, value: Value| shown(state, value, bytes));
     environment.add_filter("grouped", |state: &State, value: Value| shown(state, value, grouped));
     environment.add_filter("duration", |state: &State, value: Value| shown(state, value, duration));
@@ -16,6 +23,17 @@ pub fn add(environment: &mut Environment<'_>) {
     environment.add_filter("ago", |state: &State, value: Value, now: Value| {
         shown(state, value, |value| ago(value.as_str()?, now.as_str()?))
     });
+}
+
+/// Text with its control characters, and those of text direction, escaped as elsewhere: a mirror's
+/// name must not turn the rest of its line around. Lines stay lines, and what is no text, or HTML
+/// already, as it is.
+pub fn harmless(value: Value) -> Value {
+    let text = value.as_str().filter(|_| !value.is_safe());
+    match text.map(|text| ForeignText::new(text).with_lines().at_most(usize::MAX).shown()) {
+        Some(Cow::Owned(shown)) => Value::from(shown),
+        _ => value,
+    }
 }
 
 fn shown(state: &State, value: Value, show: impl FnOnce(&Value) -> Option<String>) -> Result<String, Error> {

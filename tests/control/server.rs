@@ -73,7 +73,7 @@ impl Server {
                     orders: orders_that_are_answered(),
                     retention: tokio::sync::watch::channel(mb_core::config::StatsRetention::default()).1,
                 };
-                let service = rpc::Service::new(parts, password.as_bytes());
+                let service = rpc::Service::new(parts, mb_core::secret::Secret::new(password.to_owned()));
                 let _following = watch.follow().unwrap();
                 let socket = ControlSocket::bind("RPCListenAddress", "127.0.0.1:0").await.unwrap();
                 tell_address.send(socket.local_addr().unwrap()).unwrap();

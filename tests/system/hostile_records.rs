@@ -8,6 +8,7 @@ use crate::harness::PATIENCE;
 use crate::harness::eventually;
 use crate::harness::redirector::{Redirector, get};
 use crate::harness::redis::Redis;
+use crate::metrics::page::scrape;
 
 /// The values of `http` that must never be sent.
 const HOSTILE_URLS: [(&str, &str); 8] = [
@@ -75,7 +76,7 @@ fn assert_no_control(text: &str) {
 fn hostile_records_in_redis_hurt_only_themselves() {
     let mut redirector = Redirector::new();
     let redis = Redis::start(redirector.folder());
-    redirector.set("Database", "redis").set("RedisAddress", redis.address());
+    redirector.set("Database", "redis").set("RedisAddress", redis.address()).with_metrics();
     let mirrors = redirector.start_with_one_mirror();
     let good = mirrors.sites[0].http_url();
     let good_name = mirrors.sites[0].name.clone();
@@ -144,6 +145,14 @@ fn hostile_records_in_redis_hurt_only_themselves() {
         &["stats", "mirror", &good_name],
     ] {
         assert_no_control(&redirector.mirrorbits(command));
+    }
+
+    // On pages and as a label, the name is shown with its escapes.
+    let page = redirector.get("/?mirrorstats", &[]).text().to_owned();
+    let metrics = scrape(&redirector).text;
+    for shown in [&page, &metrics] {
+        assert_no_control(shown);
+        assert!(shown.contains("titled") && shown.contains("\\u{202e}"), "{shown}");
     }
 
     redirector.mirrorbits(&["set", "split", "HttpURL=http://repaired.example/"]);

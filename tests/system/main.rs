@@ -27,6 +27,7 @@ mod repository_links;
 mod right_file;
 mod runtimes;
 mod scripts;
+mod secrets;
 mod several_nodes;
 mod shard_supervision;
 mod statistics;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::ListenAddress;
 use super::keys::Checked;
+use crate::secret::SecretUrl;
 
 /// Longest path of a unix socket: `sun_path` of unix(7) less its closing NUL.
 const UNIX_PATH_MAX: usize = 107;
@@ -57,13 +58,13 @@ fn resolved(host: &str, port: u16) -> Checked<SocketAddr> {
 }
 
 /// `host:port`, or a `redis://` or `rediss://` URL.
-pub(super) fn redis_address(text: &str) -> Checked<String> {
+pub(super) fn redis_address(text: &str) -> Checked<SecretUrl> {
     let url = ["redis://", "rediss://"].iter().find_map(|scheme| text.strip_prefix(scheme));
     let good = match url {
         Some(rest) => !rest.is_empty() && !rest.contains(char::is_whitespace),
         None => host_and_port(text).is_some_and(|(host, _)| !host.is_empty()),
     };
-    if good { Ok(text.to_owned()) } else { Err("must be host:port, or a rediss:// URL for TLS".to_owned()) }
+    if good { Ok(text.to_owned().into()) } else { Err("must be host:port, or a rediss:// URL for TLS".to_owned()) }
 }
 
 /// A network in CIDR form, or one address.

@@ -8,9 +8,7 @@ use std::time::Duration;
 use super::keys::SIZE_UNITS;
 use super::resolve::{LOG_FORMATS, OUTPUT_MODES, RUNTIMES};
 use super::{Config, DatabaseKind, ListenAddress};
-
-/// What stands for a password that is set.
-const MASKED: &str = "***";
+use crate::secret::{HIDDEN, Secret};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,11 +61,12 @@ impl fmt::Display for Config {
         writeln!(f, "Gzip: {}", gzip)?;
         writeln!(f, "AllowHTTPToHTTPSRedirects: {}", allow_http_to_https_redirects)?;
         writeln!(f, "SameDownloadInterval: {}", same_download_interval.as_secs())?;
-        writeln!(f, "RedisAddress: {}", text(&without_credentials(&redis.address)))?;
+        writeln!(f, "RedisAddress: {}", text(&without_credentials(redis.address.expose())))?;
         writeln!(f, "RedisPassword: {}", password(&redis.password))?;
         writeln!(f, "RedisDB: {}", redis.database)?;
         writeln!(f, "RedisSentinelMasterName: {}", text(&redis.sentinel_master_name))?;
-        let sentinels = redis.sentinels.iter().map(|host| format!("{{Host: {}}}", text(&without_credentials(host))));
+        let sentinels =
+            redis.sentinels.iter().map(|host| format!("{{Host: {}}}", text(&without_credentials(host.expose()))));
         writeln!(f, "RedisSentinels: {}", list(sentinels))?;
         writeln!(f, "LogDir: {}", optional(log_dir.as_deref().map(path)))?;
         writeln!(f, "LogFormat: {}", name_of(&LOG_FORMATS, *log_format))?;
@@ -153,15 +152,15 @@ fn optional(value: Option<String>) -> String {
     value.unwrap_or_else(|| text(""))
 }
 
-fn password(value: &str) -> String {
-    if value.is_empty() { text("") } else { text(MASKED) }
+fn password(value: &Secret) -> String {
+    if value.is_empty() { text("") } else { text(HIDDEN) }
 }
 
 /// A Redis URL may hold a user's name and password.
 fn without_credentials(address: &str) -> String {
     match (address.split_once("://"), address.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{MASKED}@{host}"),
-        (None, Some((_, host))) => format!("{MASKED}@{host}"),
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{HIDDEN}@{host}"),
+        (None, Some((_, host))) => format!("{HIDDEN}@{host}"),
         _ => address.to_owned(),
     }
 }

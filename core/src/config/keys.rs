@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use super::document::{Element, Entry, Value};
 use super::error::Problem;
+use crate::foreign_text::ForeignText;
+use crate::secret::{Secret, is_key_like};
 
 /// What was found in a file besides its values.
 #[derive(Debug, Default)]
@@ -68,6 +70,11 @@ impl<'f> Keys<'f> {
     /// Any text; empty without one.
     pub(super) fn text(&mut self, name: &'static str) -> String {
         self.checked(name, String::new(), |text| Ok(text.to_owned()))
+    }
+
+    /// A password, empty by default.
+    pub(super) fn secret(&mut self, name: &'static str) -> Secret {
+        self.checked(name, Secret::default(), |text| Ok(Secret::new(text.to_owned())))
     }
 
     /// A boolean of YAML 1.1, as the files of Mirrorbits have them: true, yes, on and their opposites.
@@ -276,23 +283,15 @@ fn may_hold_secret(text: &str) -> bool {
         || ["password", "passwd", "secret", "token"].iter().any(|word| lower.contains(word))
 }
 
-/// The start of a text, with its control characters escaped.
+/// The start of a text, escaped.
 fn shortened(text: &str) -> String {
-    let shown: String = text
-        .chars()
-        .flat_map(|c| match c.is_control() {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .take(SHOWN_CHARACTERS_MAX)
-        .collect();
-    if text.chars().count() > SHOWN_CHARACTERS_MAX { shown + "…" } else { shown }
+    ForeignText::new(text).at_most(SHOWN_CHARACTERS_MAX).to_string()
 }
 
-/// What a warning shows of an unknown key: a key of words, but none that may be a password run together with its key.
+/// What a warning shows of an unknown key: one that looks like a key, but none that may be a
+/// password run together with its key. Any other is told by its line.
 fn shown_key(name: &str, hint: bool) -> String {
-    let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.');
-    if is_word && (hint || !may_hold_secret(name)) { shortened(name) } else { "(not shown)".to_owned() }
+    if is_key_like(name) && (hint || !may_hold_secret(name)) { shortened(name) } else { "(not shown)".to_owned() }
 }
 
 /// The known name that was probably meant: the same but for case, or at most two slips away.

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::secret::{Secret, SecretUrl};
+
 pub use error::{ConfigError, Problem};
 
 /// What [`load`] found.
@@ -117,15 +119,15 @@ pub enum RuntimeKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
     /// `host:port`, or a `rediss://` URL for TLS.
-    pub address: String,
+    pub address: SecretUrl,
     /// Empty: no AUTH.
-    pub password: String,
+    pub password: Secret,
     /// Database number.
     pub database: u32,
     /// Master name for Sentinel; empty: no Sentinel.
     pub sentinel_master_name: String,
     /// `host:port` of each Sentinel, or a `redis://` or `rediss://` URL with its password.
-    pub sentinels: Vec<String>,
+    pub sentinels: Vec<SecretUrl>,
 }
 
 /// Which hashes of source files are computed.
@@ -265,7 +267,7 @@ pub struct Config {
     /// Where the RPC server listens, `host:port`.
     pub rpc_listen_address: String,
     /// Password of the RPC server; empty: none.
-    pub rpc_password: String,
+    pub rpc_password: Secret,
     /// Backend of the store.
     pub database: DatabaseKind,
     /// Folder of everything this program keeps, absolute.

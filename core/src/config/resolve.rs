@@ -15,6 +15,7 @@ use super::{
     Config, DatabaseKind, Fallback, ListenAddress, Loaded, LogFormat, OutdatedRule, OutputMode, RedisSettings,
     RuntimeKind, ScanLimits, StatsRetention, WantedHashes,
 };
+use crate::secret::SecretUrl;
 
 /// Names of the output modes.
 pub(super) const OUTPUT_MODES: [(&str, OutputMode); 3] =
@@ -102,7 +103,7 @@ fn config(keys: &mut Keys<'_>) -> Option<Config> {
         allow_outdated_files: keys.sections("AllowOutdatedFiles", outdated_rule),
         fallbacks: keys.sections("Fallbacks", fallback),
         rpc_listen_address: keys.checked("RPCListenAddress", "localhost:3390".to_owned(), host_port),
-        rpc_password: keys.text("RPCPassword"),
+        rpc_password: keys.secret("RPCPassword"),
         database: keys.choice("Database", None, &DATABASES).unwrap_or(if any_redis_key {
             DatabaseKind::Redis
         } else {
@@ -150,8 +151,8 @@ fn number_or_auto(text: &str) -> Checked<Option<u64>> {
 
 fn redis(keys: &mut Keys<'_>) -> RedisSettings {
     let settings = RedisSettings {
-        address: keys.checked("RedisAddress", "127.0.0.1:6379".to_owned(), redis_address),
-        password: keys.text("RedisPassword"),
+        address: keys.checked("RedisAddress", SecretUrl::from("127.0.0.1:6379".to_owned()), redis_address),
+        password: keys.secret("RedisPassword"),
         database: keys.number("RedisDB", 0, 0..=u32::MAX),
         sentinel_master_name: keys.text("RedisSentinelMasterName"),
         sentinels: keys.sections("RedisSentinels", |sentinel| {

@@ -103,8 +103,8 @@ fn a_file_of_mirrorbits_loads_unchanged() {
     assert_eq!(config.repository, Path::new("/srv/repo"));
     assert_eq!(config.templates.as_deref(), Some(Path::new("/usr/share/mirrorbits/")));
     assert_eq!(config.local_js_path, "");
-    assert_eq!(config.redis.address, "10.0.0.1:6379");
-    assert_eq!(config.redis.password, "0123");
+    assert_eq!(config.redis.address.expose(), "10.0.0.1:6379");
+    assert_eq!(config.redis.password.expose(), "0123");
     assert_eq!(config.redis.database, 3);
     assert_eq!(config.database, DatabaseKind::Redis);
     assert_eq!(config.repository_scan_interval, None);
@@ -128,7 +128,7 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!(config.listen_address, ListenAddress::AnyTcp(8080));
     assert!(!config.gzip && config.allow_http_to_https_redirects);
     assert_eq!(config.same_download_interval, Duration::from_secs(600));
-    assert_eq!(config.redis.address, "127.0.0.1:6379");
+    assert_eq!(config.redis.address.expose(), "127.0.0.1:6379");
     assert_eq!(config.log_dir, None);
     assert_eq!(config.geoip_database_path, Path::new("/usr/share/GeoIP/"));
     assert_eq!(config.concurrent_sync, 5);
@@ -183,7 +183,7 @@ fn what_the_example_comments_out_is_good_too() {
     let config = config(&everything.join("\n"));
     let defaults = loaded("Repository: /srv/repository").config;
     assert_eq!(config.database, DatabaseKind::Redis);
-    let sentinels = ["10.0.0.1:26379", "10.0.0.2:26379"].map(str::to_owned).to_vec();
+    let sentinels = ["10.0.0.1:26379", "10.0.0.2:26379"].map(|host| host.to_owned().into()).to_vec();
     let redis = RedisSettings { sentinel_master_name: "main".to_owned(), sentinels, ..defaults.redis.clone() };
     assert_eq!(config.redis, redis);
     assert_eq!(config.allow_outdated_files, [OutdatedRule { prefix: "/dists/".to_owned(), minutes: 540 }]);
@@ -282,6 +282,20 @@ fn unknown_keys_are_reported_once_and_ignored() {
     );
 }
 
+/// A line of a password that a forgotten quote made a key was named.
+#[test]
+fn unknown_keys_that_do_not_look_like_keys_are_told_by_their_line() {
+    for key in
+        ["hunter2!", "'-hunter2'", "2hunter", "anna/hunter2", "hunter2-x", "hunter2.x", "h\u{fc}nter2", "' hunter2'"]
+    {
+        let text = format!("Repository: /srv\n{key}: 1\nHashes: {{{key}: 1}}\n");
+        let expected = ["3: unknown key Hashes.(not shown) is ignored", "2: unknown key (not shown) is ignored"];
+        assert_eq!(loaded(&text).warnings, expected.map(|warning| format!("{FILE}:{warning}")), "{key}");
+    }
+    let long = loaded(&format!("Repository: /srv\n{}: 1\n", "a".repeat(1_000))).warnings;
+    assert_eq!(long, [format!("{FILE}:2: unknown key {}… (800 more bytes) is ignored", "a".repeat(200))]);
+}
+
 #[test]
 fn a_key_without_a_value_has_its_default() {
     let nothing = "Repository: /srv/repository\nGzip:\nFallbacks:\nHashes:\nLogDir: ~\nRedisAddress: null\nShards:\n";
@@ -335,13 +349,14 @@ fn the_description_is_a_configuration_and_keeps_passwords_to_itself() {
          MetricsListenAddress: ''\nRPCListenAddress: ':3390'\nTrustedProxies: ['::1']\nRepositoryScanInterval: 0\n",
     );
     let description = original.to_string();
-    assert!(!description.contains("secret"), "{description}");
+    let debug = format!("{original:?}");
+    assert!(!description.contains("secret") && !debug.contains("secret"), "{description}\n{debug}");
     let described = config(&description);
-    let masked = "***".to_owned();
+    let masked = Secret::new("***".to_owned());
     let redis = RedisSettings {
-        address: "rediss://***@host:1".to_owned(),
+        address: "rediss://***@host:1".to_owned().into(),
         password: masked.clone(),
-        sentinels: vec!["h:2".to_owned(), "redis://***@h:3".to_owned()],
+        sentinels: vec!["h:2".to_owned().into(), "redis://***@h:3".to_owned().into()],
         ..original.redis.clone()
     };
     assert_eq!(described, Config { redis, rpc_password: masked, ..original });

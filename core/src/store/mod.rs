@@ -7,6 +7,7 @@
 //! - `redis`: the backend for several nodes, in the keys of Mirrorbits
 //! - `batch`: changes of many mirrors at once
 //! - `log`, `stats`: what is logged and counted
+//! - [`known_downloads`]: range deduplication between nodes
 //! - `lease`: work that only one node does at a time
 //! - `scan`: what one node found on a mirror, for the others
 //! - `watch`: changes made by other nodes and outside tools
@@ -26,6 +27,7 @@ use crate::time::{FileTime, Timestamp};
 
 mod batch;
 mod embedded;
+pub mod known_downloads;
 mod lease;
 mod log;
 pub mod migrate;
@@ -285,6 +287,12 @@ pub trait Store: Send + Sync {
 
     /// All downloads since ever.
     fn total_downloads(&self) -> Result<u64>;
+
+    /// Whether the store answers and would take changes: a cheap question, to be asked every few
+    /// seconds.
+    fn check(&self) -> Result<()> {
+        self.total_downloads().map(drop)
+    }
 
     /// What tells whether the shared scan results of `ids` are others than those at hand, in the same order: a cheap question.
     /// `None` where there is none that can be read. The embedded store, which one node has for itself, never has any.

@@ -136,6 +136,10 @@ impl Store for ReopeningStore {
         self.store()?.total_downloads()
     }
 
+    fn check(&self) -> Result<()> {
+        self.store()?.check()
+    }
+
     fn shared_scans(&self, ids: &[MirrorId]) -> Result<Vec<Option<SharedScanHead>>> {
         self.store()?.shared_scans(ids)
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mb_core::config::{self, Config, DatabaseKind};
-use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol};
+use mb_core::mirror::{DownloadProtocol, InvalidMirror, Mirror, MirrorId, MirrorSettings, ScanProtocol};
 use mb_core::store::migrate::{MigrateError, Migrated, Part, Progress, migrate};
 use mb_core::store::{
     self, EmbeddedStore, LogEntry, LogEvent, SourceChanges, SourceEntry, SourceEntryKind, Store, StoreError, SyncRecord,
@@ -207,4 +207,88 @@ fn what_makes_no_sense_is_refused_before_anything_changes() {
         matches!(place.migrate(DatabaseKind::Redis, true), Err(MigrateError::DuplicateName(name)) if name == "same")
     );
     assert_eq!(EmbeddedStore::open(place.state_dir.path()).expect("opened").mirrors().expect("read").len(), 2);
+}
+
+/// A source in Redis: three mirrors, and what another program wrote of one of them.
+fn with_bad_field(field: &str, value: &str) -> Place {
+    let place = Place::new();
+    let source = place.open(DatabaseKind::Redis);
+    let ids = ["first", "bad", "last"].map(|name| source.add_mirror(&settings(name)).expect("added"));
+    for mirror in ids {
+        source.append_log(&LogEntry { mirror, at: Timestamp(1), event: LogEvent::Added }).expect("appended");
+    }
+    place.server.send::<()>(&["HSET", &format!("MIRROR_{}", ids[1]), field, value]);
+    place
+}
+
+/// The refusal of a source with one bad record, which leaves the target empty.
+fn refused_record(place: &Place) -> InvalidMirror {
+    for force in [false, true] {
+        let refusal = place.migrate(DatabaseKind::Redis, force).expect_err("refused");
+        let text = refusal.to_string();
+        assert!(text.starts_with("1 mirrors of the source are invalid, first \"bad\": "), "{text}");
+        assert!(text.ends_with(": repair or remove them first"), "{text}");
+        assert_eq!(EmbeddedStore::open(place.state_dir.path()).expect("opened").mirrors().expect("read"), []);
+    }
+    match place.migrate(DatabaseKind::Redis, false) {
+        Err(MigrateError::InvalidMirrors { count: 1, invalid, .. }) => invalid,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A copy of an invalid record would be another record, or one that the target refuses.
+#[test]
+fn an_invalid_record_is_refused_by_its_key_and_without_it_all_others_are_copied() {
+    for (field, value, key) in [
+        ("http", "http://evil.example/\r\nSet-Cookie: x=y\r\n", "HttpURL"),
+        ("rsync", "http://a.example/", "RsyncURL"),
+        ("score", "many", "the field `score`"),
+        ("latitude", "91", "Latitude"),
+        ("countryCodes", "D\u{202e}E", "CountryCodes"),
+        ("sponsorName", "\x1b[2J", "SponsorName"),
+    ] {
+        let place = with_bad_field(field, value);
+        let invalid = refused_record(&place);
+        assert_eq!(invalid.key, key);
+        let source = place.open(DatabaseKind::Redis);
+        source.remove_mirror(MirrorId(2)).expect("removed");
+        let migrated = Migrated { mirrors: 2, log_entries: 2, ..Migrated::default() };
+        assert_eq!(place.migrate(DatabaseKind::Redis, false).expect("migrated"), migrated, "{field}");
+        assert!(content(&*place.open(DatabaseKind::Embedded)) == content(&*source), "{field}");
+    }
+}
+
+/// The one rule that records of Mirrorbits may break as they are, since its scores have no bounds.
+#[test]
+fn a_score_out_of_range_is_refused_and_copied_once_it_is_repaired() {
+    let place = with_bad_field("score", "1000001");
+    let invalid = refused_record(&place);
+    assert_eq!((invalid.key.as_str(), invalid.reason.as_str()), ("Score", "1000001 must be from -1000000 to 1000000"));
+    let source = place.open(DatabaseKind::Redis);
+    let mirror = source.mirrors().expect("read").into_iter().find(|mirror| mirror.id == MirrorId(2)).expect("there");
+    assert_eq!(mirror.settings, MirrorSettings { score: 1_000_001, ..settings("bad") }, "nothing else is lost");
+    source.update_settings(mirror.id, &MirrorSettings { score: 1_000_000, ..mirror.settings }).expect("repaired");
+    let migrated = Migrated { mirrors: 3, log_entries: 3, ..Migrated::default() };
+    assert_eq!(place.migrate(DatabaseKind::Redis, false).expect("migrated"), migrated);
+    assert!(content(&*place.open(DatabaseKind::Embedded)) == content(&*source));
+}
+
+/// Beside the records: a line of a log that is none of ours, a key of another type.
+#[test]
+fn what_else_is_bad_of_one_mirror_hurts_no_other() {
+    let place = with_bad_field("comment", "fine");
+    place.server.send::<()>(&["RPUSH", "MIRRORLOGS_2", "no line of ours", "\0"]);
+    place.migrate(DatabaseKind::Redis, false).expect("migrated");
+    assert_eq!(place.open(DatabaseKind::Embedded).mirror_log(MirrorId(2), 9).expect("read").len(), 1);
+
+    let place = with_bad_field("comment", "fine");
+    place.server.command::<()>("DEL MIRRORLOGS_2");
+    place.server.command::<()>("SET MIRRORLOGS_2 text");
+    let text = place.migrate(DatabaseKind::Redis, false).expect_err("refused").to_string();
+    assert!(text.contains("MIRRORLOGS_2") && text.contains("rename or remove that key"), "{text}");
+    assert!(store::open(&Config { database: DatabaseKind::Embedded, ..place.config() }).is_err(), "half a copy");
+    place.server.command::<()>("DEL MIRRORLOGS_2");
+    let migrated = Migrated { mirrors: 3, log_entries: 2, ..Migrated::default() };
+    assert_eq!(place.migrate(DatabaseKind::Redis, false).expect("completed"), migrated);
+    assert!(content(&*place.open(DatabaseKind::Embedded)) == content(&*place.open(DatabaseKind::Redis)));
 }

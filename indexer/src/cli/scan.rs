@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::{CommandError, block_on, end_signal, open};
 use crate::indexer::{Indexer, StartError};
 use crate::progress::Progress;
+use crate::scan::place::ScanPlace;
 use crate::scan::{Occasion, ScanError, ScanOrder, scan_mirror};
 
 /// How often progress is shown on a terminal.
@@ -122,7 +123,7 @@ async fn scan_all(indexer: &Arc<Indexer>, arguments: &ScanArguments, mirrors: Ve
             let (indexer, places, progress) = (Arc::clone(indexer), Arc::clone(&places), progress.clone());
             tokio::spawn(async move {
                 // The semaphore is never closed.
-                let place = places.acquire_owned().await.ok();
+                let place = ScanPlace::kept(places.acquire_owned().await.ok());
                 scan_mirror(&indexer, order, &progress, place).await
             })
         })
@@ -174,7 +175,7 @@ fn show(mut messages: watch::Receiver<String>) -> JoinHandle<()> {
         }
         while messages.changed().await.is_ok() {
             let message = messages.borrow_and_update().clone();
-            eprint!("\r\x1b[K{message}");
+            eprint!("\r\x1b[K{}", ForeignText::new(&message));
             tokio::time::sleep(SHOW_INTERVAL).await;
         }
     })

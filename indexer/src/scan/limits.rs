@@ -49,6 +49,10 @@ impl ListingLimits {
     }
 }
 
+/// A listing of fewer is slow: such a scan leaves its place when others wait. Even a disk that
+/// seeks for each file lists a hundred.
+pub(crate) const ENTRIES_PER_SECOND_MIN: u64 = 4;
+
 /// A limit that a listing reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LimitReached {
@@ -77,6 +81,12 @@ pub(crate) enum LimitReached {
         .0.as_secs()
     )]
     Time(Duration),
+    /// Too slow while others wait.
+    #[error(
+        "the mirror lists fewer than {ENTRIES_PER_SECOND_MIN} entries a second while other mirrors wait to be scanned: the next \
+         scan runs apart from theirs and may take as long as `Seconds` of ScanLimits allows"
+    )]
+    Pace,
     /// Too slow for whoever asked.
     #[error("the scan took longer than {} s, as -timeout allows", .0.as_secs())]
     CommandTime(Duration),
@@ -123,6 +133,17 @@ impl ListingBudget {
     /// How many lines were not understood.
     pub(crate) fn rejected(&self) -> u64 {
         self.limits.rejected.saturating_sub(self.rejected.load(Ordering::Relaxed))
+    }
+
+    /// How many entries and rejected lines were charged.
+    pub(crate) fn charged_lines(&self) -> u64 {
+        let entries = self.limits.entries.saturating_sub(self.entries.load(Ordering::Relaxed));
+        entries.saturating_add(self.rejected())
+    }
+
+    /// How long the scan may take.
+    pub(crate) fn time(&self) -> Duration {
+        self.limits.time
     }
 
     /// Waits for `work` until the time is over; the work is dropped then.

@@ -5,16 +5,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mb_core::foreign_text::ForeignText;
 use mb_core::link::ScanReport;
 use mb_core::mirror::{DownloadProtocol, Mirror, MirrorId, ScanProtocol, UrlScheme, absolute_url};
 use mb_core::secret::WithoutPassword;
 use mb_core::store::{LeaseName, LogEvent, StoreError, SyncRecord};
 use mb_core::time::Timestamp;
 use mb_index::{Entry, FileIndex};
-use tokio::sync::OwnedSemaphorePermit;
 
 use self::limits::{LimitReached, ListingBudget, ListingLimits};
 use self::listing::Listing;
+use self::place::ScanPlace;
 use self::results::{ResultsError, ScanFacts};
 use self::rsync::{RsyncError, RsyncUrl, UrlError};
 use self::timezone::{CommonFile, SAMPLE, detect_offset};
@@ -27,6 +28,7 @@ use crate::turn::{Other, TurnError};
 
 mod limits;
 pub(crate) mod listing;
+pub(crate) mod place;
 pub(crate) mod results;
 pub(crate) mod rsync;
 mod timezone;
@@ -106,9 +108,9 @@ pub(crate) enum ScanError {
 }
 
 impl ScanError {
-    /// Whether the scan took as long as the configuration allows.
+    /// Whether the scan took as long as the configuration allows, or was too slow for its place.
     pub(crate) fn took_too_long(&self) -> bool {
-        matches!(self, ScanError::Rsync(RsyncError::Limit { reached: LimitReached::Time(_), .. }))
+        matches!(self, ScanError::Rsync(RsyncError::Limit { reached: LimitReached::Time(_) | LimitReached::Pace, .. }))
     }
 }
 
@@ -143,12 +145,12 @@ pub(crate) enum Occasion {
 /// once. Dropping the future ends the scan.
 ///
 /// `place`, among the scans that may run at a time, is given up when the result is stored: the next scan goes on while
-/// this one is published, and one index serves several.
+/// this one is published, and one index serves several. A slow scan leaves it sooner.
 pub(crate) async fn scan_mirror(
     indexer: &Arc<Indexer>,
     order: ScanOrder,
     progress: &Progress,
-    place: Option<OwnedSemaphorePermit>,
+    place: ScanPlace,
 ) -> Result<ScanReport, ScanError> {
     let mirror = indexer.blocking(move |indexer| find_mirror(indexer, order.mirror)).await?;
     let name = LeaseName::MirrorScan(mirror.id);
@@ -204,7 +206,7 @@ fn find_mirror(indexer: &Indexer, id: MirrorId) -> Result<Mirror, StoreError> {
     match mirror.invalid() {
         None => Ok(mirror),
         Some(invalid) => {
-            Err(StoreError::InvalidMirror { mirror: mirror.settings.name.escape_debug().to_string(), invalid })
+            Err(StoreError::InvalidMirror { mirror: ForeignText::new(&mirror.settings.name).to_string(), invalid })
         }
     }
 }
@@ -228,7 +230,7 @@ async fn scan_locked(
     mirror: &Mirror,
     order: ScanOrder,
     progress: &Progress,
-    place: Option<OwnedSemaphorePermit>,
+    mut place: ScanPlace,
 ) -> Result<ScanReport, ScanError> {
     let (id, name) = (mirror.id, &mirror.settings.name);
     let url = rsync_url(mirror, order.protocol)?;
@@ -246,7 +248,10 @@ async fn scan_locked(
     tracing::info!(mirror = name, %url, "scan started");
 
     mb_core::fault::point("mirror-scan");
-    let found = rsync::list(&url, &budget, progress).await?;
+    let found = tokio::select! {
+        found = rsync::list(&url, &budget, progress) => found?,
+        reached = place.leave_if_slow(&budget) => return Err(RsyncError::Limit { url: url.to_string(), reached }.into()),
+    };
     if let Some(warning) = &found.warning {
         tracing::warn!(mirror = name, warning, "partial listing");
     }

@@ -22,6 +22,7 @@ use crate::indexer::{Indexer, ScanSourceError};
 use crate::job_panics::{self, JobPanicked};
 use crate::monitor::{self, CheckPlaces, Pace};
 use crate::progress::Progress;
+use crate::scan::place::{ScanPlace, SharedPlaces};
 use crate::scan::{Occasion, ScanError, ScanOrder, scan_mirror};
 use crate::sharing::{self, Exchanged};
 
@@ -37,7 +38,8 @@ const EXCHANGE_INTERVAL: Duration = Duration::from_secs(10);
 /// its own first one.
 const SOURCE_RETRY: Duration = Duration::from_secs(5);
 
-/// Scans under way of mirrors whose latest scan took as long as it may: they take none of the places of the others.
+/// Scans under way of mirrors that are slow: their latest scan took as long as it may, or the one
+/// under way lists next to nothing while others wait. They take none of the places of the others.
 const ENDLESS_SCANS: usize = 1;
 
 /// The scheduler, as those see it who ask something of it.
@@ -177,7 +179,7 @@ struct Work<'a> {
     /// Mirrors being scanned or waiting for a place.
     scanning: HashSet<MirrorId>,
     scans: Places,
-    /// Mirrors whose latest scan took as long as it may.
+    /// Mirrors whose latest scan took as long as it may, or was too slow for its place.
     endless: HashSet<MirrorId>,
     endless_scans: Arc<Semaphore>,
     checking: HashSet<MirrorId>,
@@ -324,12 +326,18 @@ impl Work<'_> {
     /// Scans a mirror unless it was scanned after `latest`.
     fn start_scan(&mut self, mirror: MirrorId, latest: Timestamp) {
         let indexer = Arc::clone(&self.scheduler.indexer);
-        let places = if self.endless.contains(&mirror) { Arc::clone(&self.endless_scans) } else { self.scans.shared() };
+        let is_endless = self.endless.contains(&mirror);
+        let shared = SharedPlaces { places: self.scans.shared(), apart: Arc::clone(&self.endless_scans) };
         self.jobs.spawn(async move {
             let order =
                 ScanOrder { mirror, enable: false, protocol: None, limit: None, occasion: Occasion::Due { latest } };
             // The semaphore is never closed.
-            let place = places.acquire_owned().await.ok();
+            let place = if is_endless {
+                ScanPlace::kept(shared.apart.acquire_owned().await.ok())
+            } else {
+                let permit = Arc::clone(&shared.places).acquire_owned().await.ok();
+                ScanPlace::among(shared, permit)
+            };
             let mut endless = false;
             match scan_mirror(&indexer, order, &Progress::unwatched(), place).await {
                 Ok(_) => {}

@@ -206,6 +206,50 @@ fn a_check_that_panics_is_told_in_the_log_of_its_mirror_and_the_next_one_works()
     });
 }
 
+/// Mirrors that drip for the first time held all places of ConcurrentSync until the time of their
+/// scans was over.
+#[test]
+fn mirrors_that_drip_for_the_first_time_give_their_places_to_others() {
+    // A slow listing is looked at for a 20th of the time, five seconds.
+    const LIMIT: u64 = 100;
+    let site = scanned_site(&format!("ConcurrentSync: 3\nScanLimits: {{Seconds: {LIMIT}}}"));
+    site.copy_to_mirror("m");
+    let (_rsync, port) = site.start_rsync();
+    let dripping: Vec<_> =
+        (0..3).map(|number| site.add_mirror(&format!("drips{number}"), "rsync://127.0.0.1:1/m/", "")).collect();
+    let good: Vec<_> = (0..3)
+        .map(|number| site.add_mirror(&format!("good{number}"), &format!("rsync://127.0.0.1:{port}/m/"), ""))
+        .collect();
+    let enable = |id| assert!(site.store().set_enabled(id, true, Timestamp::now()).unwrap());
+    dripping.iter().copied().for_each(enable);
+    let path = std::env::var("PATH").unwrap();
+    let script = format!(
+        "case \"$*\" in *127.0.0.1:1/*) while :; do echo '{LINE} a'; sleep 0.5; done;; esac\nPATH='{path}' exec rsync \"$@\""
+    );
+    let folder = fake_rsync(&site, &script);
+    let mut program = site.program(&["run"]);
+    before(&mut program, &folder);
+    let _indexer = Server(program.spawn().unwrap());
+    for id in &dripping {
+        wait_for("the scan of a mirror that drips", || (!site.mirror(*id).state.last_sync.is_never()).then_some(()));
+    }
+    let begun = Instant::now();
+    good.iter().copied().for_each(enable);
+    assert!(matches!(site.request(&Request::MirrorsChanged { ids: good.clone() }), Event::Done { .. }));
+    for id in good {
+        wait_for("the scan of a good mirror", || {
+            (!site.mirror(id).state.last_successful_sync.is_never()).then_some(())
+        });
+    }
+    assert!(begun.elapsed() < Duration::from_secs(LIMIT / 2), "{:?}", begun.elapsed());
+    for id in dripping {
+        for entry in site.store().mirror_log(id, 10).unwrap() {
+            let LogEvent::Error(text) = entry.event else { continue };
+            assert!(text.contains("fewer than 4 entries a second while other mirrors wait"), "{text}");
+        }
+    }
+}
+
 /// A hundred mirrors that accept and never answer; the healthy ones are checked all the same, within the first round, which
 /// takes five seconds.
 #[test]

@@ -289,7 +289,7 @@ async fn begin(
         pool,
         publication,
         missing_geo,
-        rpc: RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.as_bytes())),
+        rpc: RpcServer::start(rpc_socket, rpc::Service::new(parts, config.rpc_password.clone())),
         metrics: MetricsServer::start(metrics_socket, seen),
         following: Some(watch.follow()?),
         feed: tokio::spawn({

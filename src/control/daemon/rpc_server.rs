@@ -51,7 +51,7 @@ impl RpcServer {
 
     /// Asks for the password of another configuration from now on.
     pub(super) fn change_password(&self, config: &Config) {
-        self.service.password_check().change(config.rpc_password.as_bytes());
+        self.service.password_check().change(config.rpc_password.clone());
     }
 
     /// Serves on `socket` from now on. Calls under way on the old address are finished.

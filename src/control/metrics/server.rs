@@ -36,9 +36,9 @@ const HEADER_FIELDS_MAX: usize = 64;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Serves what `watch` sees, and keeps it seeing; never returns. Drop the future to end both.
+/// Serves what `watch` sees, and collects for it; never returns. Drop the future to end both.
 pub async fn serve(socket: ControlSocket, watch: Arc<Watch>) {
-    tokio::join!(watch.run(), accept(socket, Arc::clone(&watch)));
+    tokio::join!(watch.collect(), accept(socket, Arc::clone(&watch)));
 }
 
 async fn accept(socket: ControlSocket, watch: Arc<Watch>) {

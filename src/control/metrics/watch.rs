@@ -72,12 +72,8 @@ impl Watch {
         *locked(&self.source_interval) = source_interval;
     }
 
-    /// Keeps the facts up to date; never returns.
-    pub async fn run(&self) {
-        tokio::join!(self.collect(), self.ask_store());
-    }
-
-    async fn collect(&self) {
+    /// Collects what the shards count; never returns.
+    pub async fn collect(&self) {
         loop {
             mb_core::fault::point("metrics");
             locked(&self.totals).collect(Instant::now());
@@ -85,9 +81,10 @@ impl Watch {
         }
     }
 
-    async fn ask_store(&self) {
+    /// Asks the store how it is, and logs when that changes; never returns.
+    pub async fn ask_store(&self) {
         loop {
-            let mut answer = pin!(self.sources.table.read(|store| store.total_downloads()));
+            let mut answer = pin!(self.sources.table.read(|store| store.check()));
             let answer = match timeout(STORE_PATIENCE, &mut answer).await {
                 Ok(answer) => answer,
                 Err(_) => {

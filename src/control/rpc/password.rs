@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use mb_core::secret::Secret;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
@@ -19,24 +20,24 @@ pub const METADATA_KEY: &str = "password";
 /// Lets calls pass that carry the right password.
 #[derive(Clone)]
 pub struct PasswordCheck {
-    password: Arc<ArcSwap<Vec<u8>>>,
+    password: Arc<ArcSwap<Secret>>,
     tries: Arc<Mutex<Tries>>,
 }
 
 impl PasswordCheck {
     /// Asks for `password`; an empty one accepts an empty or missing value.
-    pub(super) fn new(password: &[u8]) -> PasswordCheck {
-        PasswordCheck { password: Arc::new(ArcSwap::from_pointee(password.to_vec())), tries: Arc::default() }
+    pub(super) fn new(password: Secret) -> PasswordCheck {
+        PasswordCheck { password: Arc::new(ArcSwap::from_pointee(password)), tries: Arc::default() }
     }
 
     /// Asks for `password` from the next call on.
-    pub fn change(&self, password: &[u8]) {
-        self.password.store(Arc::new(password.to_vec()));
+    pub fn change(&self, password: Secret) {
+        self.password.store(Arc::new(password));
     }
 
     fn accepts(&self, metadata: &MetadataMap) -> bool {
         let given = metadata.get(METADATA_KEY).map(|value| value.as_bytes()).unwrap_or_default();
-        self.password.load().ct_eq(given).into()
+        self.password.load().expose().as_bytes().ct_eq(given).into()
     }
 }
 
@@ -84,7 +85,7 @@ mod tests {
         if let Some(given) = given {
             metadata.insert(METADATA_KEY, given.parse().unwrap());
         }
-        PasswordCheck::new(password.as_bytes()).accepts(&metadata)
+        PasswordCheck::new(Secret::new(password.to_owned())).accepts(&metadata)
     }
 
     #[test]
@@ -97,9 +98,9 @@ mod tests {
 
     #[test]
     fn a_changed_password_counts_at_once_for_every_copy() {
-        let check = PasswordCheck::new(b"old");
+        let check = PasswordCheck::new(Secret::new("old".to_owned()));
         let copy = check.clone();
-        check.change(b"new");
+        check.change(Secret::new("new".to_owned()));
         let mut metadata = MetadataMap::new();
         metadata.insert(METADATA_KEY, "old".parse().unwrap());
         assert!(!copy.accepts(&metadata));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mb_core::config::StatsRetention;
 use mb_core::link::{Request as LinkRequest, ScanReport};
 use mb_core::mirror::{Found, InvalidMirror, Mirror, MirrorId, ScanProtocol, find_by_name};
+use mb_core::secret::Secret;
 use mb_core::store::{LOG_ENTRIES_KEPT, LogEntry, LogEvent, MirrorEdit, Store, StoreError};
 use mb_core::time::Timestamp;
 use time::OffsetDateTime;
@@ -55,7 +56,7 @@ pub struct Service {
 
 impl Service {
     /// A service on `parts` that asks for `password`.
-    pub fn new(parts: Parts, password: &[u8]) -> Service {
+    pub fn new(parts: Parts, password: Secret) -> Service {
         Service { parts: Arc::new(parts), check: PasswordCheck::new(password) }
     }
 
@@ -194,7 +195,7 @@ impl Cli for Service {
         let warnings = locate::fill_in_all(added.collect(), &self.parts.locate).await;
         if !edits.is_empty() {
             let apply = move |store: &dyn Store| store.apply_mirrors(&edits, Timestamp::now());
-            let ids = self.parts.table.change_many(apply).await.map_err(table_status)?;
+            let ids = self.parts.table.change(apply).await.map_err(table_status)?;
             self.parts.indexer.mirrors_changed(ids).await;
         }
         Ok(Response::new(proto::ApplyMirrorsReply { warnings }))

@@ -1,6 +1,7 @@
 //! Families of samples, in the types of the Prometheus client.
 
 use hdrhistogram::Histogram;
+use mb_core::foreign_text::ForeignText;
 use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType, Quantile};
 
 /// Names and values of a sample's labels.
@@ -111,7 +112,8 @@ fn metric(labels: Labels) -> Metric {
     let pairs = labels.into_iter().map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_owned());
-        pair.set_value(value);
+        // Here, so that no label is left out: names of mirrors are foreign text.
+        pair.set_value(ForeignText::new(&value).shown().into_owned());
         pair
     });
     Metric::from_label(pairs.collect())
@@ -130,12 +132,12 @@ mod tests {
     #[test]
     fn names_of_mirrors_cannot_forge_lines() {
         let mut families = Families::default();
-        let hostile = "a\"} 1\nmirrorbits_ready 0\\".to_owned();
+        let hostile = "a\"} 1\nmirrorbits_ready 0\\\u{202e}\x1b[2J".to_owned();
         families.gauge("g", "Help.", [(vec![("mirror", hostile)], 1.0)]);
         families.gauge("empty", "Help.", []);
         assert_eq!(
             text(families),
-            "# HELP g Help.\n# TYPE g gauge\ng{mirror=\"a\\\"} 1\\nmirrorbits_ready 0\\\\\"} 1\n"
+            "# HELP g Help.\n# TYPE g gauge\ng{mirror=\"a\\\"} 1\\\\nmirrorbits_ready 0\\\\\\\\u{202e}\\\\x1b[2J\"} 1\n"
         );
     }
 

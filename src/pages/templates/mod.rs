@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Once};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, escape_formatter};
 use serde::Serialize;
 
 use super::{Page, filters, sample};
@@ -129,11 +129,17 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     // Many members are left out when there is nothing to tell.
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
     environment.set_fuel(Some(FUEL));
+    environment.set_formatter(escape);
     filters::add(&mut environment);
     for (name, source) in BUILT_IN {
         environment.add_template(name, source)?;
     }
     Ok(environment)
+}
+
+/// Writes a value as text of HTML, in templates of operators too.
+fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
+    escape_formatter(out, state, &filters::harmless(value.clone()))
 }
 
 fn render(environment: &Environment<'_>, page: Page, members: impl Serialize) -> Result<String, minijinja::Error> {

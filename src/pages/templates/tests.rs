@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use mb_core::foreign_text::must_be_escaped;
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
@@ -136,6 +137,24 @@ proptest! {
             for mark in ["<", ">", "\""] {
                 prop_assert_eq!(html.matches(mark).count(), harmless.matches(mark).count(), "{}", html);
             }
+        }
+    }
+}
+
+/// A mirror's name with a bidirectional control turned around what stood after it on the page.
+#[test]
+fn control_characters_and_text_direction_are_escaped_on_every_page() {
+    let own =
+        "{% for mirror in MirrorList %}{{ mirror.Name }}{{ mirror.SponsorName|upper }}{{ mirror.Name|e }}{% endfor %}";
+    let own = load(&[("mirrorlist.html", own), ("mirrorstats.html", own)]).unwrap().templates;
+    for templates in [Templates::built_in(), own] {
+        for page in Page::ALL {
+            let mut document = sample::full(page);
+            replace_texts(&mut document, "a\u{202e}b\u{2066}\x1b[2J\0\u{85}<c\nd");
+            let html = templates.render(page, &document).unwrap();
+            let raw = html.chars().find(|c| must_be_escaped(*c) && *c != '\n');
+            assert_eq!(raw, None, "{html}");
+            assert!(html.contains("\\u{202e}") && html.contains("&lt;") && html.contains('\n'), "{html}");
         }
     }
 }

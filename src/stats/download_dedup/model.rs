@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mb_core::store::Sighting;
+use mb_core::store::known_downloads::KnownDownloads;
 use proptest::prelude::*;
 
 use super::*;
@@ -46,28 +46,6 @@ fn steps(disturbed: bool) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![5 => usual, weight => disturbances], 0..80)
 }
 
-/// What the script in Redis does (`core/src/store/redis/sightings.rs`).
-#[derive(Default)]
-struct Redis(HashMap<u128, (Instant, Instant)>);
-
-impl Redis {
-    fn note(&mut self, sightings: &[Sighting]) -> Vec<bool> {
-        let note = |sighting: &Sighting| {
-            let known = self.0.get(&sighting.hash).copied();
-            let (mut first, mut last) = (sighting.first, sighting.last);
-            let continues = known
-                .filter(|(from, to)| first <= *to + sighting.interval && last + sighting.interval >= *from)
-                .inspect(|(from, to)| (first, last) = (first.min(*from), last.max(*to)))
-                .is_some();
-            if continues || known.is_none_or(|(_, to)| last > to) {
-                self.0.insert(sighting.hash, (first, last));
-            }
-            !continues
-        };
-        sightings.iter().map(note).collect()
-    }
-}
-
 #[derive(Default)]
 struct Node {
     dedup: DownloadDedup<u128>,
@@ -90,7 +68,7 @@ impl Node {
         self.to_store.extend(self.dedup.question());
     }
 
-    fn arrive(&mut self, redis: &mut Redis) {
+    fn arrive(&mut self, redis: &mut KnownDownloads) {
         if !self.to_store.is_empty() {
             let question = self.to_store.remove(0);
             self.from_store.push((question.number, redis.note(&question.sightings)));
@@ -106,7 +84,7 @@ impl Node {
     }
 
     /// Everything that is on its way gets where it goes.
-    fn complete(&mut self, redis: &mut Redis) {
+    fn complete(&mut self, redis: &mut KnownDownloads) {
         for _ in 0..3 {
             self.collect();
             while !self.to_store.is_empty() || !self.from_store.is_empty() {
@@ -120,7 +98,7 @@ impl Node {
 /// Plays `steps`. Whenever all downloads are over, `check` gets how often each node answered a part of one, and how often it
 /// counted it.
 fn play(steps: &[Step], check: impl Fn(&[(u64, u64)]) -> Result<(), TestCaseError>) -> Result<(), TestCaseError> {
-    let mut redis = Redis::default();
+    let mut redis = KnownDownloads::default();
     let mut nodes: [Node; NODES] = Default::default();
     let mut requests: HashMap<(usize, u128), u64> = HashMap::new();
     let mut now = Instant::now();
@@ -146,7 +124,7 @@ fn play(steps: &[Step], check: impl Fn(&[(u64, u64)]) -> Result<(), TestCaseErro
                 let counted = nodes[node].dedup.decide_alone();
                 nodes[node].count(counted);
             }
-            Step::Forget => redis.0.clear(),
+            Step::Forget => redis = KnownDownloads::default(),
             Step::Expire => {
                 nodes.iter_mut().for_each(|node| node.complete(&mut redis));
                 for download in 0..DOWNLOADS {

@@ -6,6 +6,7 @@
 mod away;
 mod counts;
 mod download_log;
+mod parts;
 mod proxy;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,12 @@
 //! The file has a random id, SQLite's `application_id`, and a marker beside it names that id. The marker is written once the
 //! id is in the file itself and not only in its `-wal` file, so that the id is compared before SQLite sees the file: SQLite
 //! would apply a `-wal` file that was left behind to whatever file is there now.
+//!
+//! This program opens the file itself only before SQLite does: a process that closes any descriptor
+//! of a file loses its POSIX locks on it, SQLite's too, and another process that ends could then
+//! delete the `-wal` file that this one uses (<https://www.sqlite.org/howtocorrupt.html>, section
+//! 2.2; the bundled version looks at its shared memory as well). Later only the path's status is
+//! looked at.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -26,16 +32,30 @@ const ID_OFFSET: usize = 68;
 
 /// Which file a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Inode {
+pub(super) struct FileStatus {
     device: u64,
-    number: u64,
+    inode: u64,
+    is_empty: bool,
 }
 
-impl Inode {
-    /// The file at `file`; `None` when there is none.
-    pub(super) fn of(file: &Path) -> Option<Inode> {
+impl FileStatus {
+    /// Of the file at `file`; `None` when there is none.
+    pub(super) fn of(file: &Path) -> Option<FileStatus> {
         let found = fs::metadata(file).ok()?;
-        Some(Inode { device: found.dev(), number: found.ino() })
+        Some(FileStatus { device: found.dev(), inode: found.ino(), is_empty: found.len() == 0 })
+    }
+}
+
+/// What happened to the file whose status was `opened` while it was in use; `None` when it is in
+/// place.
+pub(super) fn disturbance(opened: Option<FileStatus>, file: &Path) -> Option<&'static str> {
+    let found = FileStatus::of(file);
+    match (opened, found) {
+        (_, None) => Some("was deleted or moved away"),
+        (Some(opened), Some(found)) if (opened.device, opened.inode) == (found.device, found.inode) => {
+            (found.is_empty && !opened.is_empty).then_some("was emptied (0 bytes)")
+        }
+        (_, Some(_)) => Some("was replaced by another file"),
     }
 }
 
@@ -73,9 +93,12 @@ pub(super) fn mark(connection: &mut Connection, file: &Path) -> Result<(), Failu
         transaction.commit()?;
     }
     let id = id(connection)?;
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))?;
     // A reader may have kept the checkpoint from its end; then the next start writes the marker.
-    if matches!(header(file)?, Header::Id(written) if written == id) {
+    let is_in_file = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| {
+        let (busy, frames, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(busy == 0 && frames == copied)
+    })?;
+    if is_in_file {
         write_marker(&marker, id).map_err(|cause| {
             Failure::Unusable(format!(
                 "cannot write the marker {}: {cause}; make that folder writable for this program's user",

@@ -36,7 +36,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use time::Date;
 
 use self::failure::Failure;
-use self::identity::Inode;
+use self::identity::FileStatus;
 use super::stats::{DateRange, FileDownloads, Period, StatsBatch, Traffic};
 use super::{
     Change, ChangeWatch, LeaseName, LogEntry, MirrorEdit, Result, ScanBlockKey, SharedScan, SharedScanHead,
@@ -56,8 +56,8 @@ const STATE_DIR_MODE: u32 = 0o750;
 pub struct EmbeddedStore {
     file: PathBuf,
     /// The file that is open.
-    inode: Option<Inode>,
-    replacement_told: AtomicBool,
+    opened: Option<FileStatus>,
+    disturbance_told: AtomicBool,
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
 }
@@ -89,16 +89,16 @@ impl EmbeddedStore {
             ))
         })?;
         let file = state_dir.join(FILE_NAME);
-        let opened = identity::check(&file)
+        let connections = identity::check(&file)
             .and_then(|()| schema::create_or_check(&file))
             .and_then(|mut writer| {
                 identity::mark(&mut writer, &file)?;
                 Ok((writer, schema::connect(&file)?))
             })
             .map_err(|failure| failure.explain(&file, "opening it"));
-        let (writer, reader) = opened?;
-        let (inode, replacement_told) = (Inode::of(&file), AtomicBool::new(false));
-        Ok(EmbeddedStore { file, inode, replacement_told, writer: Mutex::new(writer), reader: Mutex::new(reader) })
+        let (writer, reader) = connections?;
+        let (opened, disturbance_told) = (FileStatus::of(&file), AtomicBool::new(false));
+        Ok(EmbeddedStore { file, opened, disturbance_told, writer: Mutex::new(writer), reader: Mutex::new(reader) })
     }
 
     /// Runs `change` as one transaction that holds the write lock from its start, so that what it reads stays true.
@@ -119,24 +119,28 @@ impl EmbeddedStore {
         outcome.map_err(|failure: Failure| failure.explain_on(&connection, &self.file, step))
     }
 
-    /// Fails when the path leads to another file than the one that is open, or to none: what is written would be lost at the next
-    /// start. What was stored can still be read.
+    /// Fails as [`EmbeddedStore::in_place`] does, and logs the first of these failures.
     fn check_in_place(&self, step: &str) -> Result<()> {
-        let found = Inode::of(&self.file);
-        if found == self.inode {
-            self.replacement_told.store(false, Ordering::Relaxed);
+        self.in_place(step).inspect_err(|error| {
+            if !self.disturbance_told.swap(true, Ordering::Relaxed) {
+                tracing::error!("{error}");
+            }
+        })
+    }
+
+    /// Fails when the path leads to another file than the one that is open, to an emptied one, or
+    /// to none: what is written would be lost at the next start. What was stored can still be read,
+    /// unless the file was emptied.
+    fn in_place(&self, step: &str) -> Result<()> {
+        let Some(what) = identity::disturbance(self.opened, &self.file) else {
+            self.disturbance_told.store(false, Ordering::Relaxed);
             return Ok(());
-        }
-        let what = if found.is_some() { "replaced by another file" } else { "deleted or moved away" };
-        let error = Failure::Unusable(format!(
-            "the file was {what} while this program uses it, so nothing is written: `mirrorbits export` still reads what it \
-             held; put it back or restore it from a backup, then start both programs again"
+        };
+        Err(Failure::Unusable(format!(
+            "the file {what} while this program uses it, so nothing is written: `mirrorbits export` still reads what it held, \
+             unless it was emptied; put it back or restore it from a backup, then start both programs again"
         ))
-        .explain(&self.file, step);
-        if !self.replacement_told.swap(true, Ordering::Relaxed) {
-            tracing::error!("{error}");
-        }
-        Err(error)
+        .explain(&self.file, step))
     }
 
     /// Runs `query`, all of whose statements see one consistent state.
@@ -251,6 +255,12 @@ impl Store for EmbeddedStore {
             self.write("dropping old statistics", |transaction| stats::drop_counts(transaction, *period))?;
         }
         Ok(dropped.len())
+    }
+
+    fn check(&self) -> Result<()> {
+        // The caller tells of it.
+        self.in_place("checking it").inspect_err(|_| self.disturbance_told.store(true, Ordering::Relaxed))?;
+        self.total_downloads().map(drop)
     }
 
     fn mirror_traffic(&self, range: Option<DateRange>) -> Result<BTreeMap<MirrorId, Traffic>> {

@@ -3,6 +3,7 @@
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::config::RedisSettings;
+use crate::secret::Secret;
 
 /// Redis' port, for URLs without one.
 const DEFAULT_PORT: u16 = 6379;
@@ -19,7 +20,7 @@ pub(super) struct Server {
     /// For access control lists; without it, the default user.
     pub(super) user: Option<String>,
     /// Empty: no AUTH.
-    pub(super) password: String,
+    pub(super) password: Secret,
     /// Database number.
     pub(super) database: i64,
 }
@@ -30,7 +31,7 @@ impl Server {
             let (host, port) = text.rsplit_once(':').ok_or("must be host:port or a rediss:// URL")?;
             let host = host.trim_matches(['[', ']']).to_owned();
             let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
-            return Ok(Server { host, port, tls: false, user: None, password: String::new(), database: 0 });
+            return Ok(Server { host, port, tls: false, user: None, password: Secret::default(), database: 0 });
         }
         // The text may hold a password, the error does not.
         let info = text.into_connection_info().map_err(|cause| format!("the URL is not understood: {cause}"))?;
@@ -45,7 +46,7 @@ impl Server {
             port: if port == 0 { DEFAULT_PORT } else { port },
             tls,
             user: login.username().map(str::to_owned),
-            password: login.password().unwrap_or_default().to_owned(),
+            password: Secret::new(login.password().unwrap_or_default().to_owned()),
             database: login.db(),
         })
     }
@@ -93,7 +94,7 @@ impl Location {
     /// The location that the configuration gives. `RedisPassword` and `RedisDB` win over what the URL says; the password of
     /// a Sentinel is in its own URL (`redis://:password@host:port`).
     pub(super) fn of(settings: &RedisSettings) -> Result<Location, String> {
-        let mut server = Server::parse(&settings.address).map_err(|cause| format!("RedisAddress {cause}"))?;
+        let mut server = Server::parse(settings.address.expose()).map_err(|cause| format!("RedisAddress {cause}"))?;
         if !settings.password.is_empty() {
             server.password.clone_from(&settings.password);
         }
@@ -103,7 +104,7 @@ impl Location {
         if settings.sentinel_master_name.is_empty() {
             return Ok(Location::Server(server));
         }
-        let sentinels = settings.sentinels.iter().map(|text| Server::parse(text));
+        let sentinels = settings.sentinels.iter().map(|url| Server::parse(url.expose()));
         Ok(Location::Sentinels {
             master: settings.sentinel_master_name.clone(),
             sentinels: sentinels.collect::<Result<_, _>>().map_err(|cause| format!("RedisSentinels: Host {cause}"))?,
@@ -128,8 +129,8 @@ mod tests {
 
     fn settings(address: &str) -> RedisSettings {
         RedisSettings {
-            address: address.to_owned(),
-            password: String::new(),
+            address: address.to_owned().into(),
+            password: Secret::default(),
             database: 0,
             sentinel_master_name: String::new(),
             sentinels: Vec::new(),
@@ -154,19 +155,19 @@ mod tests {
             assert_eq!(server(&settings(text)).name(), name);
         }
         let full = server(&settings("rediss://user:p%40ss@host:7000/2"));
-        assert_eq!((full.user.as_deref(), full.password.as_str(), full.database), (Some("user"), "p@ss", 2));
+        assert_eq!((full.user.as_deref(), full.password.expose(), full.database), (Some("user"), "p@ss", 2));
     }
 
     #[test]
     fn the_keys_of_the_configuration_win_over_the_url() {
-        let own = RedisSettings { password: "own".into(), database: 3, ..settings("redis://:url@host/2") };
+        let own = RedisSettings { password: "own".to_owned().into(), database: 3, ..settings("redis://:url@host/2") };
         let server = server(&own);
-        assert_eq!((server.password.as_str(), server.database), ("own", 3));
+        assert_eq!((server.password.expose(), server.database), ("own", 3));
     }
 
     #[test]
     fn passwords_are_in_no_message() {
-        let secret = RedisSettings { password: "secret".into(), ..settings("rediss://:secret@host:1") };
+        let secret = RedisSettings { password: "secret".to_owned().into(), ..settings("rediss://:secret@host:1") };
         assert!(!Location::of(&secret).unwrap().name().contains("secret"));
         let error = Location::of(&settings("redis://:secret@host:99999")).err().unwrap();
         assert!(!error.contains("secret"), "{error}");

@@ -232,7 +232,7 @@ fn log_in(server: &Server) -> Result<Session, Failure> {
     let mut session = open(server)?;
     if !server.password.is_empty() {
         let mut auth = redis::cmd("AUTH");
-        auth.arg(server.user.as_deref()).arg(&server.password);
+        auth.arg(server.user.as_deref()).arg(server.password.expose());
         session.query::<()>(&auth)?;
     }
     if server.database != 0 {

@@ -13,16 +13,20 @@ use redis::Script;
 use super::connection::Session;
 use super::failure::Failure;
 use super::keys;
+use crate::store::known_downloads::LATENESS_MAX;
 use crate::store::stats::Sighting;
 
 /// Most sightings of one exchange, which keeps Redis busy for a few milliseconds.
 const AT_ONCE: usize = 500;
-/// How much longer than its interval a download is remembered: nodes tell of their requests up to this late. Usual is a
-/// second.
-const LATENESS_MAX: Duration = Duration::from_secs(10);
 
 /// Notes the sighting of each key: its first and its last request (milliseconds ago), the interval, and how long the key is
-/// kept. Tells of each whether it is new (1) or continues what was noted (0).
+/// kept. Returns of each whether it is new (1) or continues what was noted (0). The rule is that of
+/// [`known_downloads`](crate::store::known_downloads).
+///
+/// Builds before this format wrote `1`, with the interval after the latest request as the time to
+/// live, which gives that request's time; they take the values of this one for their own. While
+/// nodes of both run, only a download with parts on both for longer than an interval can count
+/// twice: the earlier build does not write when its parts came.
 static NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -32,8 +36,14 @@ static NOTE: LazyLock<Script> = LazyLock::new(|| {
         for place, key in ipairs(KEYS) do
             local first, last = now - ARGV[4 * place - 3], now - ARGV[4 * place - 2]
             local interval, kept = tonumber(ARGV[4 * place - 1]), ARGV[4 * place]
-            local from, to = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+            -- A value of another type is not ours, and is replaced.
+            local value = redis.pcall('GET', key)
+            local from, to = string.match(type(value) == 'string' and value or '', '^(%d+) (%d+)$')
             from, to = tonumber(from), tonumber(to)
+            if value == '1' then
+                from = math.min(now, now + redis.call('PTTL', key) - interval)
+                to = from
+            end
             local continues = from and first <= to + interval and last >= from - interval
             if continues then
                 first, last = math.min(first, from), math.max(last, to)

@@ -6,6 +6,7 @@ mod outage;
 mod scans;
 mod sentinel;
 pub(crate) mod server;
+mod sightings;
 mod tls;
 
 use mb_core::store::Store;

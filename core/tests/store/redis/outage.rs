@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mb_core::config::RedisSettings;
+use mb_core::secret::Secret;
 use mb_core::store::{Change, RedisStore, SourceChanges, StatsBatch, Store, StoreError};
 
 use super::server::{Server, wait_until};
@@ -83,7 +84,7 @@ fn a_frozen_server_holds_nobody_up_for_long() {
 fn counts_whose_answer_was_lost_are_added_once() {
     let server = Server::start(&[]);
     let (port, cut) = answers_get_lost(server.port, b"STATS_TOTAL");
-    let through = RedisSettings { address: format!("127.0.0.1:{port}"), ..server.settings() };
+    let through = RedisSettings { address: format!("127.0.0.1:{port}").into(), ..server.settings() };
     let store = RedisStore::open(&through).expect("opened");
     let batch = batch("node", 1, [(date(2026, 11, 22), counts(&[("/a", 1)]))]);
     // Redis does not know the script yet, and says so to the first call.
@@ -131,24 +132,24 @@ fn answers_get_lost(port: u16, mark: &'static [u8]) -> (u16, Arc<AtomicBool>) {
 #[test]
 fn a_password_that_is_missing_wrong_or_unwanted_is_told() {
     let server = Server::start(&["requirepass sesame"]);
-    let with = |password: &str| RedisSettings { password: password.to_owned(), ..server.settings() };
+    let with = |password: &str| RedisSettings { password: password.to_owned().into(), ..server.settings() };
     let store = |settings| RedisStore::open(&settings).expect("opened");
     assert_says(&text(store(with("")).mirrors()), &["NOAUTH", "set RedisPassword"]);
     let wrong = text(store(with("wrong")).mirrors());
     assert_says(&wrong, &["WRONGPASS", "correct RedisPassword"]);
     assert!(!wrong.contains("sesame") && !wrong.contains("\"wrong\""), "{wrong}");
-    let in_url = RedisSettings { address: format!("redis://:sesame@127.0.0.1:{}", server.port), ..with("") };
+    let in_url = RedisSettings { address: format!("redis://:sesame@127.0.0.1:{}", server.port).into(), ..with("") };
     store(in_url).mirrors().expect("read");
 
     let open = Server::start(&[]);
-    let unwanted = RedisSettings { password: "sesame".to_owned(), ..open.settings() };
+    let unwanted = RedisSettings { password: "sesame".to_owned().into(), ..open.settings() };
     assert_says(&text(store(unwanted).mirrors()), &["remove RedisPassword"]);
 }
 
 #[test]
 fn users_of_access_control_lists_log_in_by_url() {
     let server = Server::start(&["user default off", "user mirrorbits on >secret ~* &* +@all"]);
-    let address = format!("redis://mirrorbits:secret@127.0.0.1:{}", server.port);
+    let address = format!("redis://mirrorbits:secret@127.0.0.1:{}", server.port).into();
     let store = RedisStore::open(&RedisSettings { address, ..server.settings() }).expect("opened");
     store.add_mirror(&settings("one")).expect("added");
 }
@@ -225,14 +226,14 @@ fn a_full_server_takes_nothing_by_halves() {
 fn what_is_no_redis_is_told() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("bound");
     let other = RedisSettings {
-        address: silent.local_addr().expect("an address").to_string(),
-        password: String::new(),
+        address: silent.local_addr().expect("an address").to_string().into(),
+        password: Secret::default(),
         database: 0,
         sentinel_master_name: String::new(),
         sentinels: Vec::new(),
     };
     let store = RedisStore::open(&other).expect("opened");
     assert_says(&text(store.mirrors()), &["no answer in time"]);
-    let nonsense = RedisSettings { address: "redis://".to_owned(), ..other };
+    let nonsense = RedisSettings { address: "redis://".to_owned().into(), ..other };
     assert_says(&text(RedisStore::open(&nonsense).map(|_| ())), &["RedisAddress"]);
 }

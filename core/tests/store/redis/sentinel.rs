@@ -1,6 +1,7 @@
 //! Redis Sentinel: real Sentinels, a real failover.
 
 use mb_core::config::RedisSettings;
+use mb_core::secret::SecretUrl;
 use mb_core::store::{RedisStore, Store, StoreError};
 use mb_core::time::Timestamp;
 
@@ -29,11 +30,11 @@ fn sentinel(master: &Server, password: &str) -> Server {
 fn settings_for(sentinels: Vec<String>) -> RedisSettings {
     RedisSettings {
         // Not used beside Sentinels, and not there.
-        address: format!("127.0.0.1:{}", free_port()),
-        password: DATA_PASSWORD.to_owned(),
+        address: format!("127.0.0.1:{}", free_port()).into(),
+        password: DATA_PASSWORD.to_owned().into(),
         database: 2,
         sentinel_master_name: "downloads".to_owned(),
-        sentinels,
+        sentinels: sentinels.into_iter().map(SecretUrl::from).collect(),
     }
 }
 

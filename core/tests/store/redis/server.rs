@@ -47,8 +47,8 @@ impl Server {
     /// What the configuration of a program says about this server.
     pub(crate) fn settings(&self) -> RedisSettings {
         RedisSettings {
-            address: format!("127.0.0.1:{}", self.port),
-            password: self.password.clone(),
+            address: format!("127.0.0.1:{}", self.port).into(),
+            password: self.password.clone().into(),
             database: 0,
             sentinel_master_name: String::new(),
             sentinels: Vec::new(),

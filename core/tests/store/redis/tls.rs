@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mb_core::config::RedisSettings;
+use mb_core::secret::Secret;
 use mb_core::store::{RedisStore, Store};
 
 use super::server::{Server, free_port};
@@ -57,8 +58,8 @@ fn a_server_with_tls_is_used_when_its_certificate_is_trusted() {
 fn second_process() {
     let address = env::var("MB_TEST_REDIS").expect("set by the first process");
     let store = RedisStore::open(&RedisSettings {
-        address,
-        password: String::new(),
+        address: address.into(),
+        password: Secret::default(),
         database: 0,
         sentinel_master_name: String::new(),
         sentinels: Vec::new(),

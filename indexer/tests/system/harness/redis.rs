@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use mb_core::config::RedisSettings;
+use mb_core::secret::Secret;
 use mb_core::store::RedisStore;
 use redis::{Client, Connection, FromRedisValue};
 
@@ -37,8 +38,8 @@ impl Redis {
 
     pub fn store(&self) -> RedisStore {
         let settings = RedisSettings {
-            address: format!("127.0.0.1:{}", self.port),
-            password: String::new(),
+            address: format!("127.0.0.1:{}", self.port).into(),
+            password: Secret::default(),
             database: 0,
             sentinel_master_name: String::new(),
             sentinels: Vec::new(),
