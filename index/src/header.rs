@@ -80,6 +80,17 @@ pub enum HeaderError {
     },
 }
 
+/// Tells a published generation from every other one, also from one with the same number in an index folder that was made
+/// anew, where numbers begin at 1 again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationId {
+    /// Its number.
+    pub number: u64,
+    /// When it was published.
+    built: Timestamp,
+    payload_checksum: u64,
+}
+
 /// What a header says, once its own bytes are known to be as they were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -93,6 +104,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    pub(crate) fn id(&self) -> GenerationId {
+        GenerationId { number: self.generation, built: self.built, payload_checksum: self.payload_checksum }
+    }
+
     pub(crate) fn encode(&self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         bytes[0..8].copy_from_slice(&MAGIC);

@@ -14,6 +14,7 @@ use super::archive::{
 use super::builder::Exception;
 use super::prefetch::Announced;
 use super::set::{MirrorSet, SetId};
+use crate::header::GenerationId;
 use crate::mapping::Mapping;
 use crate::open::OpenError;
 
@@ -74,6 +75,11 @@ impl FileIndex {
     /// Number of the generation.
     pub fn generation(&self) -> u64 {
         self.mapping.header().generation
+    }
+
+    /// Which generation it is.
+    pub fn id(&self) -> GenerationId {
+        self.mapping.header().id()
     }
 
     /// When the generation was published.

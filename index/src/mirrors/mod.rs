@@ -17,6 +17,7 @@ pub(crate) use record::{ArchivedMirrorsArchive, MirrorRecord, MirrorsArchive};
 pub use verify::MirrorsViolation;
 pub(crate) use verify::{verify, verify_mirror};
 
+use crate::header::GenerationId;
 use crate::mapping::Mapping;
 use crate::open::OpenError;
 
@@ -38,6 +39,11 @@ impl MirrorIndex {
     /// Number of the generation.
     pub fn generation(&self) -> u64 {
         self.mapping.header().generation
+    }
+
+    /// Which generation it is.
+    pub fn id(&self) -> GenerationId {
+        self.mapping.header().id()
     }
 
     /// When the generation was published.
