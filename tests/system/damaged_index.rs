@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use mb_core::store::FileHashes;
+use mb_core::time::FileTime;
 
 use crate::harness::eventually;
-use crate::harness::redirector::{Redirector, indexer_program};
+use crate::harness::redirector::Redirector;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
 
@@ -185,35 +185,40 @@ fn what_is_damaged_or_deleted_under_a_separate_indexer_is_published_again_at_onc
     redirector.stop();
 }
 
-/// In a folder made anew numbers begin at 1 again: the daemon took the new generation 1 for the one that it had in use.
+/// In a folder made anew numbers begin at 1 again: the daemon took a new generation for the one of the same number that it had
+/// in use.
 #[test]
 fn a_new_generation_is_adopted_though_it_has_the_number_of_the_one_in_use() {
-    let (mut redirector, mirrors) = served();
+    let (mut redirector, _mirrors) = served();
     redirector.stop();
     redirector.start_without_indexer();
     let index = redirector.state_dir().join("index");
+    let table = mb_index::open_newest_mirrors(&index).index.expect("a mirror table").mirrors();
+    let ids: Vec<_> = table.iter().map(|mirror| mirror.id).collect();
     for round in 0..3 {
-        let name = format!("round-{round}.iso");
-        tree::write(&redirector.repository(), &name, b"new", USUAL_TIME);
-        tree::write(&mirrors.sites[0].root, &name, b"new", USUAL_TIME);
-        // The daemon stands still so that it sees the last publication only.
-        redirector.daemon().signal(Signal::STOP);
-        run_indexer(&redirector, &["scan", "-source"]);
-        run_indexer(&redirector, &["scan", "only"]);
-        fs::remove_dir_all(&index).expect("removed index folder");
-        run_indexer(&redirector, &["build"]);
-        redirector.daemon().signal(Signal::CONT);
-        let current = mb_index::read_current(&index).expect("CURRENT");
-        assert_eq!(current, Some(mb_index::Current { files: Some(1), mirrors: Some(1) }), "round {round}");
-        redirector.wait_until_served(&format!("/{name}"));
+        let name = format!("/round-{round}.iso");
+        let mut builder = mb_index::FilesBuilder::new(&ids, true);
+        let set = builder.intern_set(&[1]);
+        for path in ["/file.iso", &name] {
+            let modified = FileTime::from_seconds(USUAL_TIME.cast_signed());
+            let (path, hashes, exceptions) = (path.as_bytes(), FileHashes::default(), &[][..]);
+            builder
+                .push_file(mb_index::FileRecord { path, size: 7, modified, hashes, set, exceptions })
+                .expect("a file");
+        }
+        let model = builder.finish();
+        let in_use = mb_index::read_current(&index).expect("CURRENT");
+        let made_anew = redirector.state_dir().join("made anew");
+        let publisher = mb_index::Publisher::new(&made_anew);
+        while mb_index::read_current(&made_anew).expect("CURRENT").and_then(|new| new.files)
+            < in_use.and_then(|old| old.files)
+        {
+            publisher.lock().expect("lock").publish(Some(&model), &table).expect("publication");
+        }
+        fs::rename(&index, redirector.state_dir().join(format!("before {round}"))).expect("moved index folder");
+        fs::rename(&made_anew, &index).expect("index folder");
+        redirector.wait_until_served(&name);
         assert_eq!(redirector.get("/file.iso", &[]).status, 302, "round {round}");
     }
     redirector.stop();
-}
-
-/// Runs a command of the indexer that is not the daemon's.
-fn run_indexer(redirector: &Redirector, arguments: &[&str]) {
-    let mut command = Command::new(indexer_program());
-    let output = command.arg("-config").arg(redirector.config_file()).args(arguments).output().expect("mb-indexer");
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
