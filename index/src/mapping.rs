@@ -3,6 +3,8 @@
 //! Opening goes through length, header, checksum, byte checks and rules, in this order; what comes out can be read
 //! without further checks.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,7 @@
 //! Which file to open: the generation that `CURRENT` names, or the best that there is when that one is refused.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,8 @@
 //!
 //! Readers decode it once per generation, so it is a plain sequence of records, without tables to search in.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 mod record;
 mod verify;
 
