@@ -4,6 +4,8 @@
 //! [`Handler`] holds what a shard keeps between requests. The client (`address`, `locate`), the choice (`choose`), the
 //! answers (`answers`) and their JSON (`document`) are files of their own, as is what is told of each ([`outcome`]).
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -10,6 +10,8 @@
 //! A kind that was never published has `-` for its number. The checksum is XXH3 (64 bits, hexadecimal) of the lines
 //! before it, so that a torn or edited file is recognised.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use std::io;
 use std::path::{Path, PathBuf};
 

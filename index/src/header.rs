@@ -3,6 +3,8 @@
 //! They are encoded by hand, so that a program can tell what a file is, and that it is whole, before it trusts a single
 //! offset in it. Bytes from disk are an [`UntrustedHeader`]; only its check yields a [`Header`].
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use mb_core::time::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -80,6 +82,17 @@ pub enum HeaderError {
     },
 }
 
+/// Tells a published generation from every other one, also from one with the same number in an index folder that was made
+/// anew, where numbers begin at 1 again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationId {
+    /// Its number.
+    pub number: u64,
+    /// When it was published.
+    built: Timestamp,
+    payload_checksum: u64,
+}
+
 /// What a header says, once its own bytes are known to be as they were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -93,6 +106,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    pub(crate) fn id(&self) -> GenerationId {
+        GenerationId { number: self.generation, built: self.built, payload_checksum: self.payload_checksum }
+    }
+
     pub(crate) fn encode(&self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         bytes[0..8].copy_from_slice(&MAGIC);
@@ -142,15 +159,16 @@ impl UntrustedHeader {
     }
 
     fn u32_at(&self, offset: usize) -> u32 {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&self.0[offset..offset + 4]);
-        u32::from_le_bytes(bytes)
+        u32::from_le_bytes(self.bytes_at(offset))
     }
 
     fn u64_at(&self, offset: usize) -> u64 {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[offset..offset + 8]);
-        u64::from_le_bytes(bytes)
+        u64::from_le_bytes(self.bytes_at(offset))
+    }
+
+    /// The bytes of a field; zeros beyond the header, where no field is.
+    fn bytes_at<const LENGTH: usize>(&self, offset: usize) -> [u8; LENGTH] {
+        self.0.get(offset..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; LENGTH])
     }
 }
 

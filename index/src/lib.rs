@@ -34,7 +34,10 @@ pub use files::reader::{Entry, FileIndex, FileRef};
 pub use files::set::{MirrorSet, SetId};
 pub use files::verify::FilesViolation;
 pub use folder::{CURRENT_NAME, file_name};
-pub use header::{FORMAT_VERSION, HeaderError, Kind};
+pub use header::{FORMAT_VERSION, GenerationId, HeaderError, Kind};
+pub use mapping::identify;
 pub use mirrors::{MirrorIndex, MirrorsViolation};
-pub use open::{OpenError, OpenStep, Opened, VerifyReport, open_newest_files, open_newest_mirrors, verify};
+pub use open::{
+    OpenError, OpenStep, Opened, VerifyReport, check_current, open_newest_files, open_newest_mirrors, verify,
+};
 pub use publish::{PublishError, PublishLock, PublishStep, Publisher};

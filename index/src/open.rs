@@ -1,5 +1,7 @@
 //! Which file to open: the generation that `CURRENT` names, or the best that there is when that one is refused.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ use crate::files::reader::FileIndex;
 use crate::files::verify::FilesViolation;
 use crate::folder::{file_name, generation_of, generations};
 use crate::header::{HeaderError, Kind};
-use crate::mapping::{Mapping, Root, kind_of};
+use crate::mapping::{Mapping, Root, identify, kind_of};
 use crate::mirrors::{ArchivedMirrorsArchive, MirrorIndex, MirrorsViolation};
 
 /// What the operating system refused while a file was opened.
@@ -122,6 +124,14 @@ pub enum OpenError {
         /// The rule.
         source: MirrorsViolation,
     },
+    /// No generation of a kind is current.
+    #[error("index: no {kind} generation is published in {}; publish again (`mb-indexer build`)", .dir.display())]
+    NotPublished {
+        /// The folder.
+        dir: PathBuf,
+        /// The kind.
+        kind: Kind,
+    },
     /// `CURRENT` cannot be used, so the newest generation is.
     #[error(transparent)]
     Current(#[from] CurrentError),
@@ -207,6 +217,24 @@ fn fallbacks(mut generations: Vec<u64>, current: Option<u64>) -> Vec<u64> {
         (is_newer, std::cmp::Reverse(generation))
     });
     generations
+}
+
+/// Checks that a generation of each kind is current, with a header that is right and a file that has its length: what can be
+/// told in microseconds of a folder whose files may have been deleted or truncated since they were published.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_current(dir: &Path) -> Result<(), OpenError> {
+    let current = read_current(dir)?.unwrap_or_default();
+    for kind in [Kind::Files, Kind::Mirrors] {
+        let expected = current.generation(kind).ok_or_else(|| OpenError::NotPublished { dir: dir.to_owned(), kind })?;
+        let path = dir.join(file_name(kind, expected));
+        let found = identify(&path)?.number;
+        if found != expected {
+            return Err(OpenError::Generation { path, expected, found });
+        }
+    }
+    Ok(())
 }
 
 /// What the full check of an index file found.

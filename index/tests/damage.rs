@@ -9,8 +9,8 @@ use mb_core::mirror::{AllowRedirects, Health, Mirror, MirrorId, MirrorSettings, 
 use mb_core::store::FileHashes;
 use mb_core::time::{FileTime, Timestamp};
 use mb_index::{
-    Exception, FileIndex, FileRecord, FilesBuilder, FilesModel, Kind, MirrorIndex, OpenError, Publisher, file_name,
-    open_newest_files, open_newest_mirrors, verify,
+    Exception, FileIndex, FileRecord, FilesBuilder, FilesModel, Kind, MirrorIndex, OpenError, Publisher, check_current,
+    file_name, identify, open_newest_files, open_newest_mirrors, verify,
 };
 
 fn files() -> FilesModel {
@@ -214,4 +214,51 @@ fn mirrors_come_out_as_they_were_put_in() {
     assert_eq!(index.mirrors(), mirrors);
     assert_eq!(index.generation(), 3);
     assert!(index.built() >= before);
+}
+
+/// A look at headers and lengths, which an indexer takes once a second at what it has published.
+#[test]
+fn what_is_deleted_truncated_or_exchanged_is_seen_without_reading_it_all() {
+    let looked_at = |damage: &dyn Fn(&Path)| {
+        let folder = Folder::new();
+        assert!(check_current(folder.dir()).is_ok());
+        damage(folder.dir());
+        check_current(folder.dir())
+    };
+    let file = |dir: &Path, kind, generation| dir.join(file_name(kind, generation));
+    for kind in [Kind::Files, Kind::Mirrors] {
+        let truncated = looked_at(&|dir| {
+            let file = fs::File::options().write(true).open(file(dir, kind, 2)).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        });
+        assert!(matches!(truncated, Err(OpenError::Length { .. })), "{truncated:?}");
+        let deleted = looked_at(&|dir| fs::remove_file(file(dir, kind, 2)).unwrap());
+        assert!(matches!(deleted, Err(OpenError::Io { .. })), "{deleted:?}");
+        let exchanged = looked_at(&|dir| fs::rename(file(dir, kind, 1), file(dir, kind, 2)).map(drop).unwrap());
+        assert!(matches!(exchanged, Err(OpenError::Generation { expected: 2, found: 1, .. })), "{exchanged:?}");
+        // What is not in use may be damaged.
+        assert!(looked_at(&|dir| fs::remove_file(file(dir, kind, 1)).unwrap()).is_ok());
+    }
+    let missing = looked_at(&|dir| fs::remove_dir_all(dir).unwrap());
+    assert!(matches!(missing, Err(OpenError::NotPublished { kind: Kind::Files, .. })), "{missing:?}");
+    let damaged = looked_at(&|dir| fs::write(dir.join("CURRENT"), "").unwrap());
+    assert!(matches!(damaged, Err(OpenError::Current(_))), "{damaged:?}");
+}
+
+#[test]
+fn generations_of_one_number_in_two_folders_are_told_apart() {
+    let (folder, other) = (Folder::new(), tempfile::tempdir().unwrap());
+    for _ in 0..2 {
+        let other_files = FilesBuilder::new(&[MirrorId(1)], false).finish();
+        Publisher::new(other.path()).lock().unwrap().publish(Some(&other_files), &[mirror(1)]).unwrap();
+    }
+    for kind in [Kind::Files, Kind::Mirrors] {
+        let ids = [folder.dir(), other.path()].map(|dir| identify(&dir.join(file_name(kind, 2))).unwrap());
+        assert_eq!(ids[0].number, ids[1].number);
+        assert_ne!(ids[0], ids[1], "{kind}");
+    }
+    let path = folder.dir().join(file_name(Kind::Files, 2));
+    assert_eq!(identify(&path).unwrap(), FileIndex::open(&path, 2).unwrap().id());
+    let path = folder.dir().join(file_name(Kind::Mirrors, 2));
+    assert_eq!(identify(&path).unwrap(), MirrorIndex::open(&path, 2).unwrap().id());
 }

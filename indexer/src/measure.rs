@@ -23,13 +23,27 @@ const LACKING: u64 = 10;
 /// Source entries stored at once.
 const ENTRIES_AT_ONCE: u32 = 100_000;
 
-/// Builds and publishes an index of `files` files on `mirrors` mirrors in `folder`, which is empty, and prints what it
-/// took. With one part all mirrors are complete, else each lacks a tenth of the `parts` subtrees that the repository is cut
-/// into. On the first `late` mirrors all times are off by a minute, so that each of their copies differs.
+/// How much is built.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Files of the repository.
+    pub files: u32,
+    /// Mirrors.
+    pub mirrors: u32,
+    /// Subtrees that the repository is cut into. With one all mirrors are complete, else each lacks a tenth of them.
+    pub parts: u32,
+    /// Mirrors, from the first, whose times are all off by a minute, so that each of their copies differs.
+    pub late: u32,
+    /// Whether a rule of `AllowOutdatedFiles` is for all files, so that each copy that differs is needed.
+    pub has_rule: bool,
+}
+
+/// Builds and publishes an index of this size in `folder`, which is empty, and prints what it took.
 ///
 /// # Errors
 /// Whatever fails.
-pub fn build(folder: &Path, files: u32, mirrors: u32, parts: u32, late: u32) -> Result<(), Box<dyn std::error::Error>> {
+pub fn build(folder: &Path, size: Size) -> Result<(), Box<dyn std::error::Error>> {
+    let Size { files, mirrors, parts, late, has_rule } = size;
     let files_per_part = files.div_ceil(parts.max(1)).max(1);
     let store = EmbeddedStore::open(folder)?;
     for start in (0..files).step_by(ENTRIES_AT_ONCE as usize) {
@@ -43,19 +57,20 @@ pub fn build(folder: &Path, files: u32, mirrors: u32, parts: u32, late: u32) -> 
     }
     println!(
         "{files} files, {mirrors} mirrors, {parts} parts, {late} late: {} bytes of scan results",
-        size(&folder.join("scans.sqlite"))?
+        length(&folder.join("scans.sqlite"))?
     );
 
     // The kernel counts the peak anew from here on.
     fs::write("/proc/self/clear_refs", "5")?;
     let resident_before = resident("VmRSS:")?;
     let started = Instant::now();
-    let model = build_files(&store, &results.snapshot()?, &records, &BuildSettings::new(true, Vec::new()))?;
+    let outdated_prefixes = if has_rule { vec!["/".to_owned()] } else { Vec::new() };
+    let model = build_files(&store, &results.snapshot()?, &records, &BuildSettings::new(true, outdated_prefixes))?;
     let built = started.elapsed();
     let current = Publisher::new(&folder.join("index")).lock()?.publish(Some(&model), &records)?;
     let published = started.elapsed() - built;
     let peak = resident("VmHWM:")?.saturating_sub(resident_before);
-    let index = size(&folder.join("index").join(format!("files-{}", current.files.unwrap_or_default())))?;
+    let index = length(&folder.join("index").join(format!("files-{}", current.files.unwrap_or_default())))?;
     println!("build {built:?}, publish {published:?}");
     println!("index {index} bytes; the build took {peak} bytes at most, {:.2} times that", peak as f64 / index as f64);
     Ok(())
@@ -112,7 +127,7 @@ fn mirror(number: u32) -> Mirror {
     Mirror { id: MirrorId(number), settings, state: MirrorState::default() }
 }
 
-fn size(path: &Path) -> io::Result<u64> {
+fn length(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.len())
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mb_index::{FileIndex, open_newest_files, read_current};
+use mb_index::{FileIndex, GenerationId, Kind, file_name, identify, open_newest_files, read_current};
 
 /// The newest usable files generation, opened when it is first asked for.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Published {
 #[derive(Debug, Default)]
 struct LastOpened {
     /// The generation that was newest then. An older one was opened if that was refused.
-    newest: Option<u64>,
+    newest: Option<GenerationId>,
     index: Option<Arc<FileIndex>>,
 }
 
@@ -26,11 +26,15 @@ impl Published {
         Published { index_dir, opened: Mutex::default() }
     }
 
-    /// The newest usable generation; `None` when nothing was published or nothing of it is usable. Blocks.
+    /// The newest usable generation; `None` when nothing was published or nothing of it is usable. One that was opened is
+    /// held in memory and stays when its file is damaged or deleted. Blocks.
     pub(crate) fn files(&self) -> Option<Arc<FileIndex>> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = match read_current(&self.index_dir) {
-            Ok(current) => current.and_then(|current| current.files),
+            Ok(current) => {
+                let named = current.and_then(|current| current.files);
+                named.and_then(|number| identify(&self.index_dir.join(file_name(Kind::Files, number))).ok())
+            }
             Err(error) => {
                 tracing::warn!(%error, "the index in use stays");
                 opened.newest
@@ -41,7 +45,8 @@ impl Published {
             for error in &attempt.refused {
                 tracing::warn!(%error, "an index file was refused");
             }
-            *opened = LastOpened { newest, index: attempt.index.map(Arc::new) };
+            let index = attempt.index.map(Arc::new).or_else(|| opened.index.take());
+            *opened = LastOpened { newest, index };
         }
         opened.index.clone()
     }

@@ -15,8 +15,9 @@ use crate::http::request::{ForwardedFor, Method, Persistence, Request};
 use crate::http::response::Envelope;
 use crate::snapshot::Snapshot;
 
-/// Why a mirror that the answer does not even mention is not chosen.
-const ABSENT: &str = "Does not have the file";
+/// Why a mirror that the answer does not even mention is not chosen. Of a mirror that differs in very many files the index
+/// has no more than a sample of its copies, so which of both it is cannot be told.
+const ABSENT: &str = "Does not have the file, or has another version of it";
 
 /// Why there is nothing to explain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

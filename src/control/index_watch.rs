@@ -1,24 +1,28 @@
 //! Follows the index folder: opens each new generation, checks it in full, and puts it before the shards.
 //!
 //! inotify tells of a publication at once; a look once a second finds what inotify lost. A generation that is refused is
-//! reported once, and the one in use stays.
+//! reported once, and the one in use stays. A folder that is deleted and made anew is followed, too: numbers begin at 1
+//! again there, so what is in use is told from what is published by more than its number.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam::channel::{Receiver, Sender, bounded, select};
 use mb_core::fault;
 use mb_core::geo::GeoDatabase;
 use mb_core::priority::give_way;
 use mb_core::supervise::{busy, keep_going};
 use mb_index::{
-    CURRENT_NAME, FileIndex, Kind, MirrorIndex, Opened, file_name, open_newest_files, open_newest_mirrors, read_current,
+    CURRENT_NAME, FileIndex, GenerationId, Kind, MirrorIndex, Opened, file_name, identify, open_newest_files,
+    open_newest_mirrors, read_current,
 };
-use notify::{RecursiveMode, Watcher};
+use notify::event::ModifyKind;
+use notify::{EventKind, RecursiveMode, Watcher};
 
 use crate::handle::Settings;
 use crate::select::MirrorTable;
@@ -32,8 +36,8 @@ pub struct IndexWatch {
     dir: PathBuf,
     publication: Arc<Publication>,
     /// Generations in use.
-    files: Option<u64>,
-    mirrors: Option<u64>,
+    files: Option<GenerationId>,
+    mirrors: Option<GenerationId>,
     /// What was reported, so that a lasting trouble is reported once.
     reported: HashSet<String>,
 }
@@ -58,7 +62,7 @@ impl IndexWatch {
             }
             None => tracing::info!("there is no index yet; until the repository is scanned, fallbacks answer"),
         }
-        let generations = (files.as_ref().map(FileIndex::generation), mirrors.as_ref().map(MirrorIndex::generation));
+        let generations = (files.as_ref().map(FileIndex::id), mirrors.as_ref().map(MirrorIndex::id));
         let table = mirrors.as_ref().map(table_of).unwrap_or_default();
         let snapshot = Snapshot::new(settings, files.map(Arc::new), Arc::new(table), geo);
         IndexWatch {
@@ -82,43 +86,35 @@ impl IndexWatch {
     /// No thread can be started.
     pub fn follow(mut self) -> io::Result<Following> {
         let (change, changes) = bounded(1);
-        let watcher = match watch(&self.dir, change) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                tracing::warn!(
-                    "{}: changes cannot be watched for ({error}); they are looked for once a second (is \
-                     fs.inotify.max_user_instances used up?)",
-                    self.dir.display()
-                );
-                None
-            }
-        };
+        let mut watch = FolderWatch::new(&self.dir, change);
+        if let Err(error) = watch.renew() {
+            tracing::warn!(
+                "{}: changes cannot be watched for ({error}); they are looked for once a second (is \
+                 fs.inotify.max_user_instances used up?)",
+                self.dir.display()
+            );
+        }
         let (follows, followed) = bounded(0);
         let work = move || {
-            let _watcher = watcher;
             give_way();
-            keep_going("index", || self.keep_up(&followed, &changes));
+            keep_going("index", || self.keep_up(&followed, &changes, &mut watch));
         };
         std::thread::Builder::new().name("index".to_owned()).spawn(work)?;
         Ok(Following(follows))
     }
 
     /// Looks at the folder whenever it changes, until nobody is on the other end of `followed`.
-    fn keep_up(&mut self, followed: &Receiver<Infallible>, changes: &Receiver<()>) {
+    fn keep_up(&mut self, followed: &Receiver<Infallible>, changes: &Receiver<()>, watch: &mut FolderWatch) {
         loop {
             fault::point("index");
             select! {
                 recv(followed) -> _ => return,
-                // Nobody tells of changes any more when they cannot be watched for.
-                recv(changes) -> change => if change.is_err() {
-                    match followed.recv_timeout(LOOK_INTERVAL) {
-                        Err(RecvTimeoutError::Timeout) => {}
-                        _ => return,
-                    }
-                },
+                recv(changes) -> _ => {}
                 default(LOOK_INTERVAL) => {}
             }
             let _busy = busy("index");
+            // Before the look, which finds what is published until then. A folder that is still missing is watched later.
+            let _ = watch.renew();
             self.look();
             self.publication.release_retired();
         }
@@ -137,7 +133,7 @@ impl IndexWatch {
             return;
         }
         if let Some(files) = &files {
-            self.files = Some(files.generation());
+            self.files = Some(files.id());
             tracing::info!(
                 "files generation {}: {} files on {} mirrors",
                 files.generation(),
@@ -146,7 +142,7 @@ impl IndexWatch {
             );
         }
         if let Some(mirrors) = &mirrors {
-            self.mirrors = Some(mirrors.generation());
+            self.mirrors = Some(mirrors.id());
             tracing::debug!("mirrors generation {}", mirrors.generation());
         }
         self.reported.clear();
@@ -163,14 +159,21 @@ impl IndexWatch {
         &mut self,
         kind: Kind,
         named: Option<u64>,
-        in_use: Option<u64>,
+        in_use: Option<GenerationId>,
         open: impl Fn(&Path, u64) -> Result<T, mb_index::OpenError>,
     ) -> Option<T> {
-        let generation = named.filter(|_| named != in_use)?;
-        match open(&self.dir.join(file_name(kind, generation)), generation) {
+        let generation = named?;
+        let path = self.dir.join(file_name(kind, generation));
+        // A file that was damaged since it was opened is no news: what is in use is a copy in memory.
+        if let Some(in_use) = in_use.filter(|in_use| in_use.number == generation)
+            && identify(&path).map_or(true, |published| published == in_use)
+        {
+            return None;
+        }
+        match open(&path, generation) {
             Ok(index) => Some(index),
             Err(error) => {
-                let in_use = in_use.map_or("none".to_owned(), |generation| generation.to_string());
+                let in_use = in_use.map_or("none".to_owned(), |in_use| in_use.number.to_string());
                 report_once(&format!("{error}; in use stays generation {in_use}"), &mut self.reported);
                 None
             }
@@ -195,21 +198,49 @@ fn report_once(trouble: &str, reported: &mut HashSet<String>) {
     }
 }
 
-/// Tells `changed` when `CURRENT` in `dir` is replaced.
-fn watch(dir: &Path, changed: Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let concerns = match &event {
-            Ok(event) => {
-                !event.kind.is_access()
-                    && event.paths.iter().any(|path| path.file_name().is_some_and(|name| name == CURRENT_NAME))
-            }
-            Err(_) => true,
-        };
-        if concerns {
-            // A change that has not been seen yet stands for this one, too.
-            let _ = changed.try_send(());
+/// Tells by inotify when `CURRENT` in a folder is replaced, for as long as the folder is where it was.
+struct FolderWatch {
+    dir: PathBuf,
+    changed: Sender<()>,
+    /// Whether nothing is told any more: the watch belongs to a folder, which may have been deleted or moved since.
+    is_lost: Arc<AtomicBool>,
+    watcher: Option<notify::RecommendedWatcher>,
+}
+
+impl FolderWatch {
+    /// A watch that is to be renewed before it tells anything.
+    fn new(dir: &Path, changed: Sender<()>) -> FolderWatch {
+        FolderWatch { dir: dir.to_owned(), changed, is_lost: Arc::new(AtomicBool::new(true)), watcher: None }
+    }
+
+    /// Begins to watch the folder of this name, unless that is done already.
+    fn renew(&mut self) -> notify::Result<()> {
+        if !self.is_lost.load(Ordering::Relaxed) {
+            return Ok(());
         }
-    })?;
-    watcher.watch(dir, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
+        // The one before goes first: it would tell of its folder's end once more.
+        self.watcher = None;
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let (dir, changed, lost) = (self.dir.clone(), self.changed.clone(), Arc::clone(&is_lost));
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let concerns = match &event {
+                Ok(event) if event.kind.is_access() => false,
+                Ok(event) => {
+                    let is_gone = matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
+                    if is_gone && event.paths.contains(&dir) {
+                        lost.store(true, Ordering::Relaxed);
+                    }
+                    event.paths.iter().any(|path| path.file_name().is_some_and(|name| name == CURRENT_NAME))
+                }
+                Err(_) => true,
+            };
+            if concerns {
+                // A change that has not been seen yet stands for this one, too.
+                let _ = changed.try_send(());
+            }
+        })?;
+        watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
+        (self.watcher, self.is_lost) = (Some(watcher), is_lost);
+        Ok(())
+    }
 }

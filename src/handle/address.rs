@@ -102,20 +102,21 @@ fn parse_member(member: &[u8]) -> Option<IpAddr> {
 
 /// An IPv4 address as most members are: the standard library, which knows all forms, takes several times as long.
 fn parse_ipv4(text: &[u8]) -> Option<Ipv4Addr> {
-    let (mut bits, mut octet, mut digits, mut dots) = (0_u32, 0_u32, 0, 0);
+    let (mut bits, mut octet, mut digits, mut dots) = (0_u32, 0_u32, 0_u32, 0_u32);
     for &byte in text {
         match byte {
             // A number that begins with 0 is octal to some programs, and an address to none that is careful.
             b'0'..=b'9' if digits == 0 || octet > 0 => {
-                octet = octet * 10 + u32::from(byte - b'0');
-                digits += 1;
+                // Both are small: an octet above 255 ends this.
+                octet = octet.wrapping_mul(10).wrapping_add(u32::from(byte & 15));
+                digits = digits.wrapping_add(1);
                 if octet > 255 {
                     return None;
                 }
             }
             b'.' if digits > 0 && dots < 3 => {
                 bits = bits << 8 | octet;
-                (octet, digits, dots) = (0, 0, dots + 1);
+                (octet, digits, dots) = (0, 0, dots.wrapping_add(1));
             }
             _ => return None,
         }

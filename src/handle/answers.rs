@@ -174,10 +174,10 @@ impl Exchange<'_, '_, '_> {
             let subject = Subject { path, file, location: &location, settings };
             let state = MirrorState { enabled: true, ..MirrorState::default() };
             let write = |json: &mut JsonWriter<'_>| {
-                let listed = ranked.iter().map(|&place| {
-                    let fallback = &settings.fallbacks[place];
-                    Listed {
-                        id: -(place as i64),
+                let listed = ranked.iter().filter_map(|&place| {
+                    let fallback = settings.fallbacks.get(place)?;
+                    Some(Listed {
+                        id: (place as i64).wrapping_neg(),
                         settings: &fallback.settings,
                         state: &state,
                         absolute_url: fallback.absolute_url(wanted),
@@ -185,7 +185,7 @@ impl Exchange<'_, '_, '_> {
                         score: 0,
                         weight: None,
                         excluded: None,
-                    }
+                    })
                 });
                 document::write(json, &subject, listed, std::iter::empty(), true);
             };
@@ -197,9 +197,9 @@ impl Exchange<'_, '_, '_> {
         } else {
             self.chose(Kind::Redirect, chosen);
             self.encode(path);
-            self.redirect_to(ranked.iter().take(settings.max_link_headers.saturating_add(1)).map(|&place| {
-                let fallback = &settings.fallbacks[place];
-                Shown { url: fallback.absolute_url(wanted).as_bytes(), geo_label: fallback.geo_label.as_bytes() }
+            self.redirect_to(ranked.iter().take(settings.max_link_headers.saturating_add(1)).filter_map(|&place| {
+                let fallback = settings.fallbacks.get(place)?;
+                Some(Shown { url: fallback.absolute_url(wanted).as_bytes(), geo_label: fallback.geo_label.as_bytes() })
             }));
         }
         self.scratch.ranked = ranked;
@@ -289,7 +289,7 @@ fn append_link(out: &mut Vec<u8>, server: Shown<'_>, relative: &[u8], priority: 
     append_url(out, server.url, relative);
     out.extend_from_slice(b">; rel=duplicate; pri=");
     match u8::try_from(priority) {
-        Ok(digit @ 0..10) => out.push(b'0' + digit),
+        Ok(digit @ 0..10) => out.push(b'0' | digit),
         // Writing to a vector cannot fail.
         _ => drop(write!(out, "{priority}")),
     }

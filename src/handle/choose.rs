@@ -52,7 +52,8 @@ impl Choices {
         // Clients in a network that no mirror stands in are alike. A mirror's number is of 24 bits at most, as are the
         // mirrors that memory has room for.
         let network = snapshot.mirrors.place_of_asn(origin.asn).unwrap_or(0);
-        let key = u64::from(origin.place_key.number()) << 32 | u64::from(network) << 8 | (wanted as u64 + 1);
+        let key =
+            u64::from(origin.place_key.number()) << 32 | u64::from(network) << 8 | (wanted as u64).wrapping_add(1);
         Among { key, shortlist: self.shortlists.announce(key) }
     }
 }
@@ -181,7 +182,9 @@ impl Exchange<'_, '_, '_> {
         let mut distances = std::mem::take(&mut self.scratch.distances);
         distances.resize(snapshot.mirrors.len(), 0.0);
         for (row, _) in copies(snapshot, files, file) {
-            distances[row as usize] = location.place.distance(snapshot.mirrors.row(row));
+            if let Some(distance) = distances.get_mut(row as usize) {
+                *distance = location.place.distance(snapshot.mirrors.row(row));
+            }
         }
         let query = Query {
             source: self.source(file),

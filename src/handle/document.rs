@@ -244,6 +244,7 @@ fn hash(json: &mut JsonWriter<'_>, name: &str, digest: Option<&[u8]>) {
 }
 
 /// Appends `bytes` in lower-case hexadecimal.
+#[expect(clippy::indexing_slicing, reason = "four bits are always below 16")]
 pub fn append_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {

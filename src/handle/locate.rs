@@ -49,7 +49,8 @@ impl KnownPlace {
 
     fn bytes(&self) -> usize {
         let text = &self.place;
-        size_of::<Self>() + text.city.len() + text.country.len() + text.country_code.len() + text.continent_code.len()
+        let texts = [&text.city, &text.country, &text.country_code, &text.continent_code];
+        texts.iter().map(|text| text.len()).fold(size_of::<Self>(), usize::saturating_add)
     }
 }
 

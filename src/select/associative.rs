@@ -43,39 +43,43 @@ impl AssociativeNumbers {
     #[inline]
     pub fn announce(&self, key: u64) -> Announced {
         debug_assert_ne!(key, VACANT);
-        let product = u128::from(key) * 0x9E37_79B9_7F4A_7C15;
+        // A product of two numbers of 64 bits does not wrap.
+        let product = u128::from(key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let hash = (product as u64) ^ ((product >> 64) as u64);
-        let set = (hash >> 20) as usize & (self.sets.len() - 1);
-        prefetch_bytes(&self.sets[set], size_of::<Set>());
+        let set = (hash >> 20) as usize & self.sets.len().wrapping_sub(1);
+        if let Some(memory) = self.sets.get(set) {
+            prefetch_bytes(memory, size_of::<Set>());
+        }
         Announced { key, set }
     }
 
     /// The value of an announced key.
     #[inline]
     pub fn find(&self, announced: Announced) -> Option<u32> {
-        let set = &self.sets[announced.set];
+        let set = self.sets.get(announced.set)?;
         let way = set.keys.iter().position(|&key| key == announced.key)?;
-        Some(set.values[way])
+        set.values.get(way).copied()
     }
 
     /// Keeps `value` under an announced key, which is not in the cache. Tells the value that it takes the place of.
     pub fn insert(&mut self, announced: Announced, value: u32) -> Option<u32> {
-        let set = &mut self.sets[announced.set];
+        let set = self.sets.get_mut(announced.set)?;
         let vacant = set.keys.iter().position(|&key| key == VACANT);
         let way = vacant.unwrap_or_else(|| {
-            self.turn = (self.turn + 1) % WAYS;
+            self.turn = self.turn.wrapping_add(1) % WAYS;
             self.turn
         });
-        set.keys[way] = announced.key;
-        let before = std::mem::replace(&mut set.values[way], value);
+        let (key, own) = set.keys.iter_mut().zip(&mut set.values).nth(way)?;
+        *key = announced.key;
+        let before = std::mem::replace(own, value);
         vacant.is_none().then_some(before)
     }
 
     /// Changes the value of an announced key, if it is in the cache.
     fn set(&mut self, announced: Announced, value: u32) {
-        let set = &mut self.sets[announced.set];
-        if let Some(way) = set.keys.iter().position(|&key| key == announced.key) {
-            set.values[way] = value;
+        let places = self.sets.get_mut(announced.set).into_iter().flat_map(|set| set.keys.iter().zip(&mut set.values));
+        for (_, own) in places.filter(|(key, _)| **key == announced.key) {
+            *own = value;
         }
     }
 
@@ -86,7 +90,7 @@ impl AssociativeNumbers {
 
     /// How many places there are.
     fn places(&self) -> usize {
-        self.sets.len() * WAYS
+        self.sets.len().saturating_mul(WAYS)
     }
 }
 
@@ -135,6 +139,7 @@ impl<V> AssociativeCache<V> {
     /// # Panics
     /// When it is from before the cache was cleared.
     #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a panic is better than the value of another key")]
     pub fn value(&self, found: Found) -> &V {
         &self.values[found.0 as usize]
     }
@@ -143,7 +148,7 @@ impl<V> AssociativeCache<V> {
     pub fn insert(&mut self, announced: Announced, value: V) -> Found {
         let mut place = self.used;
         match self.places.insert(announced, place) {
-            None => self.used += 1,
+            None => self.used = self.used.saturating_add(1),
             // The place of what was replaced is free, and goes with the key.
             Some(replaced) => {
                 place = replaced;

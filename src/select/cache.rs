@@ -39,7 +39,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
             self.young.clear();
             self.young_cost = 0;
         }
-        self.young_cost += cost;
+        self.young_cost = self.young_cost.saturating_add(cost);
         self.young.insert(key, value);
     }
 
@@ -71,7 +71,9 @@ impl Hasher for MixHasher {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
+            for (own, &byte) in word.iter_mut().zip(chunk) {
+                *own = byte;
+            }
             self.mix(u64::from_le_bytes(word) ^ (chunk.len() as u64) << 56);
         }
     }

@@ -19,10 +19,11 @@ impl Candidates {
     /// out.
     pub fn of(evaluation: &Evaluation) -> Candidates {
         let shared = evaluation.located && evaluation.weighted > 1;
-        let kept = if shared { &evaluation.accepted[..evaluation.weighted] } else { &evaluation.accepted[..] };
-        let mut sum = 0;
+        let weighted = evaluation.accepted.get(..evaluation.weighted).filter(|_| shared);
+        let kept = weighted.unwrap_or(&evaluation.accepted);
+        let mut sum = 0_u64;
         let cumulative = kept.iter().map(|accepted| {
-            sum += accepted.weight as u64;
+            sum = sum.saturating_add(accepted.weight as u64);
             sum
         });
         Candidates {
@@ -42,7 +43,7 @@ impl Candidates {
     /// Adds a mirror whose weight is positive. The order makes no difference to a draw.
     pub(super) fn push_shared(&mut self, accepted: Accepted) {
         let sum = self.cumulative.last().copied().unwrap_or(0);
-        self.cumulative.push(sum + accepted.weight as u64);
+        self.cumulative.push(sum.saturating_add(accepted.weight as u64));
         self.accepted.push(accepted);
     }
 
@@ -53,7 +54,7 @@ impl Candidates {
 
     /// The weights up to that of a place, added up.
     pub(super) fn sum(&self, place: usize) -> u64 {
-        self.cumulative[place]
+        self.cumulative.get(place).copied().unwrap_or(0)
     }
 
     /// All of them.
@@ -68,7 +69,8 @@ impl Candidates {
 
     /// Size in memory, in bytes, for the cache's bound.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(self.accepted.as_slice()) + size_of_val(self.cumulative.as_slice())
+        let tables = size_of_val(self.accepted.as_slice()).saturating_add(size_of_val(self.cumulative.as_slice()));
+        tables.saturating_add(size_of::<Self>())
     }
 
     /// Draws at most `wanted` mirrors into `drawn`, the chosen one first.
@@ -85,9 +87,12 @@ impl Candidates {
         } else if self.cumulative.is_empty() {
             drawn.extend(self.accepted.iter().take(wanted));
         } else {
-            let sum = |place: usize| self.cumulative[place];
-            let take = |place: usize| drawn.push(self.accepted[place]);
-            draw_by_weight(self.cumulative.len(), sum, wanted.min(KEPT), random_below, take);
+            let take = |place: usize| {
+                if let Some(&accepted) = self.accepted.get(place) {
+                    drawn.push(accepted);
+                }
+            };
+            draw_by_weight(self.cumulative.len(), |place| self.sum(place), wanted.min(KEPT), random_below, take);
         }
     }
 
@@ -95,17 +100,28 @@ impl Candidates {
     fn shuffle(&self, wanted: usize, drawn: &mut Vec<Accepted>, mut random_below: impl FnMut(u64) -> u64) {
         let mut places = [0usize; KEPT];
         for step in 0..wanted.min(self.accepted.len()) {
-            let mut place = random_below((self.accepted.len() - step) as u64) as usize;
+            let left = self.accepted.len().saturating_sub(step);
+            let mut place = random_below(left as u64) as usize;
             // The places taken before are skipped in ascending order, which `places` is kept in.
-            let mut slot = 0;
-            while slot < step && places[slot] <= place {
-                place += 1;
-                slot += 1;
+            let mut slot = 0_usize;
+            for &taken in places.iter().take(step) {
+                if taken > place {
+                    break;
+                }
+                place = place.wrapping_add(1);
+                slot = slot.wrapping_add(1);
             }
-            places.copy_within(slot..step, slot + 1);
-            places[slot] = place;
-            drawn.push(self.accepted[place]);
+            insert(&mut places, step, slot, place);
+            drawn.extend(self.accepted.get(place));
         }
+    }
+}
+
+/// Inserts an item at `at` into the first `held` items, behind which there is room for one more.
+#[inline]
+fn insert<T>(items: &mut [T; KEPT], held: usize, at: usize, mut item: T) {
+    for place in items.iter_mut().take(held.saturating_add(1)).skip(at) {
+        std::mem::swap(place, &mut item);
     }
 }
 
@@ -123,10 +139,11 @@ pub(super) fn draw_by_weight(
     let total = sum(last);
     let mut chosen = Chosen::default();
     for _ in 0..wanted.min(count) {
-        let point = chosen.skip_over(random_below(total - chosen.weight));
+        // What was chosen is part of the total, and sums ascend: neither of these wraps.
+        let point = chosen.skip_over(random_below(total.wrapping_sub(chosen.weight)));
         let place = place_of(point, count, &sum);
         let start = place.checked_sub(1).map_or(0, &sum);
-        chosen.insert(start, sum(place) - start);
+        chosen.insert(start, sum(place).wrapping_sub(start));
         take(place);
     }
 }
@@ -134,11 +151,13 @@ pub(super) fn draw_by_weight(
 /// The first of `count` places whose sum is above `point`. Halves without a branch, since no processor foresees the way.
 #[inline]
 fn place_of(point: u64, count: usize, sum: impl Fn(usize) -> u64) -> usize {
-    let (mut start, mut left) = (0, count);
+    // `start` and `left` together never exceed `count`, and `half` is from 1 to `left`: nothing wraps.
+    let (mut start, mut left) = (0_usize, count);
     while left > 1 {
         let half = left / 2;
-        start += if sum(start + half - 1) <= point { half } else { 0 };
-        left -= half;
+        let is_before = sum(start.wrapping_add(half).wrapping_sub(1)) <= point;
+        start = start.wrapping_add(if is_before { half } else { 0 });
+        left = left.wrapping_sub(half);
     }
     start
 }
@@ -154,21 +173,20 @@ struct Chosen {
 impl Chosen {
     /// The `point`th unit of weight among those that are not taken.
     fn skip_over(&self, mut point: u64) -> u64 {
-        for &(start, weight) in &self.spans[..self.count] {
+        for &(start, weight) in self.spans.iter().take(self.count) {
             if point < start {
                 break;
             }
-            point += weight;
+            point = point.saturating_add(weight);
         }
         point
     }
 
     fn insert(&mut self, start: u64, weight: u64) {
-        let slot = self.spans[..self.count].partition_point(|span| span.0 < start);
-        self.spans.copy_within(slot..self.count, slot + 1);
-        self.spans[slot] = (start, weight);
-        self.count += 1;
-        self.weight += weight;
+        let slot = self.spans.iter().take(self.count).take_while(|span| span.0 < start).count();
+        insert(&mut self.spans, self.count, slot, (start, weight));
+        self.count = self.count.saturating_add(1);
+        self.weight = self.weight.saturating_add(weight);
     }
 }
 

@@ -73,12 +73,13 @@ pub fn rank(
     mut random_below: impl FnMut(u64) -> u64,
 ) {
     ranked.clear();
-    ranked.extend((0..fallbacks.len()).filter(|&place| fallbacks[place].may_answer(wanted)));
+    let may_answer = fallbacks.iter().enumerate().filter(|(_, fallback)| fallback.may_answer(wanted));
+    ranked.extend(may_answer.map(|(place, _)| place));
     if client.is_located() {
-        ranked.sort_by_key(|&place| fallbacks[place].rank(client));
+        ranked.sort_by_key(|&place| fallbacks.get(place).map(|fallback| fallback.rank(client)));
     } else {
         for last in (1..ranked.len()).rev() {
-            ranked.swap(last, random_below(last as u64 + 1) as usize);
+            ranked.swap(last, random_below((last as u64).saturating_add(1)) as usize);
         }
     }
 }

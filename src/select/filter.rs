@@ -166,7 +166,7 @@ fn check_copy(mirror: &TableMirror, copy: FileCopy, source: &Source) -> Result<(
     let offset_ms = if source.fix_timezone_offsets { state.timezone_offset_ms } else { 0 };
     let delta_ns =
         mb_core::time::age_of_copy(source.modified, modified, offset_ms, state.last_successful_sync_precision_ns);
-    let allowed_ns = i128::from(source.outdated_minutes.unwrap_or(0)) * 60_000_000_000;
+    let allowed_ns = i128::from(source.outdated_minutes.unwrap_or(0)).saturating_mul(60_000_000_000);
     if delta_ns < 0 || delta_ns > allowed_ns { Err(Reason::ModTime { delta_ns }) } else { Ok(()) }
 }
 
@@ -208,10 +208,10 @@ impl fmt::Display for GoDuration {
             f.write_str("-")?;
         }
         let decimal = |f: &mut fmt::Formatter<'_>, value: u128, unit: u128, name: &str| {
-            write!(f, "{}", value / unit)?;
+            write!(f, "{}", value.checked_div(unit).unwrap_or(0))?;
             if !value.is_multiple_of(unit) {
                 let width = unit.ilog10() as usize;
-                let fraction = format!("{:0width$}", value % unit);
+                let fraction = format!("{:0width$}", value.checked_rem(unit).unwrap_or(0));
                 write!(f, ".{}", fraction.trim_end_matches('0'))?;
             }
             f.write_str(name)

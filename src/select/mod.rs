@@ -13,6 +13,8 @@
 //! The rules are those of Mirrorbits 0.6.1, number by number; `tests/fixtures/vectors` records its answers. All arithmetic
 //! widths are part of the rules: "f32" in a comment marks where rounding to 32 bits decides.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 pub mod associative;
 pub mod cache;
 pub mod distance;

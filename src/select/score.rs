@@ -66,7 +66,8 @@ impl Evaluation {
         for (row, copy) in candidates {
             match filter::check(table.row(row), copy, &query.source, &query.client, query.wanted) {
                 Ok(protocol) => {
-                    let distance = if self.located { query.distances[row as usize] } else { 0.0 };
+                    let known = query.distances.get(row as usize).filter(|_| self.located);
+                    let distance = known.copied().unwrap_or(0.0);
                     self.accepted.push(Accepted { row, protocol, distance, score: 0, weight: 0 });
                 }
                 Err(reason) => self.excluded.push((row, reason)),
@@ -106,8 +107,8 @@ impl Evaluation {
                 }
             }
             _ => {
-                let total: i64 = self.accepted[..self.weighted].iter().map(|accepted| accepted.weight).sum();
-                self.accepted[place].weight as f32 * 100.0 / total as f32
+                let total: i64 = self.accepted.iter().take(self.weighted).map(|accepted| accepted.weight).sum();
+                self.accepted.get(place).map_or(0.0, |accepted| accepted.weight as f32 * 100.0 / total as f32)
             }
         }
     }
@@ -170,6 +171,10 @@ impl Scale {
     }
 
     /// Score and weight.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "no distance exceeds half the earth's circumference, so a few of them and their parts fit by far"
+    )]
     pub(super) fn score(&self, standing: &Standing, distance: f32) -> (i64, i64) {
         let base = self.base as f32;
         let mut score = self.base - distance as i64 + 1;
@@ -186,6 +191,6 @@ impl Scale {
         }
         let factor = f64::from(standing.bonus) / 100.0;
         let score = (score as f64 + score as f64 * factor + 0.5).max(1.0) as i64;
-        (score, (score - self.base).max(0))
+        (score, score.saturating_sub(self.base).max(0))
     }
 }

@@ -166,7 +166,7 @@ impl Shortlist {
         if let Some(first_left_out) = serving.get(NEAREST).map(|mirror| mirror.distance) {
             // Of several at one distance, either all are held or the reach ends before them.
             let held = serving.partition_point(|mirror| mirror.distance < first_left_out);
-            reach = held.checked_sub(1).map(|last| serving[last].distance);
+            reach = held.checked_sub(1).and_then(|last| serving.get(last)).map(|mirror| mirror.distance);
         }
         let favoured = serving.iter().filter(|mirror| mirror.favour != Favour::None);
         let contenders = favoured.chain(serving.iter().take(NEAREST)).chain(serving.iter().rev().take(FARTHEST));
@@ -206,7 +206,7 @@ impl Shortlist {
             let choice = Choice { sum, distance, row: u16::try_from(row).ok()?, protocol };
             *prepared.choices.get_mut(place)? = choice;
             *prepared.ordinals.get_mut(place)? = ordinal;
-            prepared.base = u32::try_from(accepted.score - accepted.weight).ok()?;
+            prepared.base = u32::try_from(accepted.score.checked_sub(accepted.weight)?).ok()?;
         }
         Some(prepared)
     }
@@ -229,11 +229,13 @@ impl Shortlist {
         if count == 0 {
             return false;
         }
-        let prepared = |place: usize| u64::from(choices[place].sum);
-        let weight = |place: usize| prepared(place) - place.checked_sub(1).map_or(0, prepared);
+        let prepared = |place: usize| choices.get(place).map_or(0, |choice| u64::from(choice.sum));
+        // Sums ascend, and are numbers of 32 bits: neither this nor a score wraps.
+        let weight = |place: usize| prepared(place).wrapping_sub(place.checked_sub(1).map_or(0, prepared));
         let mut take = |place: usize| {
-            let (Choice { distance, row, protocol, .. }, weight) = (choices[place], weight(place) as i64);
-            let (row, score) = (u32::from(row), i64::from(*base) + weight);
+            let Some(&Choice { distance, row, protocol, .. }) = choices.get(place) else { return };
+            let weight = weight(place) as i64;
+            let (row, score) = (u32::from(row), i64::from(*base).wrapping_add(weight));
             drawn.push(Accepted { row, protocol, distance, score, weight });
         };
         if includes(needed) {
@@ -245,17 +247,19 @@ impl Shortlist {
         }
         // A mirror that is not there has no weight, and is never drawn.
         let mut sums = [0; PREPARED];
-        let (mut sum, mut held) = (0, 0);
-        for place in 0..count.min(PREPARED) {
-            let is_held = contains(ordinals[place].into());
-            sum += weight(place) * u64::from(is_held);
-            held += usize::from(is_held);
-            sums[place] = sum;
+        let (mut sum, mut held) = (0_u64, 0_usize);
+        for (place, (own_sum, &ordinal)) in sums.iter_mut().zip(ordinals).take(count).enumerate() {
+            let is_held = contains(ordinal.into());
+            // A part of the sums that were prepared, which are of 32 bits.
+            sum = sum.wrapping_add(weight(place).wrapping_mul(u64::from(is_held)));
+            held = held.wrapping_add(usize::from(is_held));
+            *own_sum = sum;
         }
         if held < 2 {
             return false;
         }
-        draw_by_weight(count, |place| sums[place], wanted.min(KEPT).min(held), random_below, &mut take);
+        let sum = |place: usize| sums.get(place).copied().unwrap_or(0);
+        draw_by_weight(count, sum, wanted.min(KEPT).min(held), random_below, &mut take);
         true
     }
 
@@ -265,15 +269,16 @@ impl Shortlist {
     pub fn candidates(&self, table: &MirrorTable, contains: impl Fn(u32) -> bool, candidates: &mut Candidates) -> bool {
         let (favoured, rest) = self.contenders.split_at(self.favoured);
         let (nearest, farthest) = rest.split_at(self.nearest);
-        let Some(first) = nearest.iter().position(|mirror| contains(mirror.ordinal.into())) else { return false };
+        let first = nearest.iter().position(|mirror| contains(mirror.ordinal.into()));
+        let Some(near @ [first, ..]) = first.and_then(|first| nearest.get(first..)) else { return false };
         let Some(farthest) = farthest.iter().find(|mirror| contains(mirror.ordinal.into())) else { return false };
-        let closest = nearest[first].distance;
+        let closest = first.distance;
         let scale = Scale::new(closest, farthest.distance, self.range);
         if self.reach.is_none_or(|reach| closest > reach || scale.near() > reach) {
             return false;
         }
         candidates.clear_shared();
-        let near = nearest[first..].iter().take_while(|mirror| mirror.distance <= scale.near());
+        let near = near.iter().take_while(|mirror| mirror.distance <= scale.near());
         for mirror in near.filter(|mirror| mirror.favour == Favour::None).chain(favoured) {
             if !contains(mirror.ordinal.into()) {
                 continue;

@@ -151,6 +151,7 @@ impl Texts {
         texts
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a panic is better than a redirect to another mirror, or to none")]
     fn get(&self, row: u32, protocol: DownloadProtocol) -> Shown<'_> {
         let of_row = &self.places[row as usize];
         let TextPlace { start, label, end } = match protocol {
@@ -207,6 +208,7 @@ impl MirrorTable {
     }
 
     /// The mirror in `row`, which must be below [`MirrorTable::len`].
+    #[expect(clippy::indexing_slicing, reason = "a panic is better than the facts of another mirror")]
     pub fn row(&self, row: u32) -> &TableMirror {
         &self.rows[row as usize]
     }
@@ -234,7 +236,7 @@ impl MirrorTable {
     /// A number, from 1 up, for the autonomous system `asn` if a mirror stands in it. Clients of all other ones are alike to
     /// the rules.
     pub fn place_of_asn(&self, asn: u32) -> Option<u32> {
-        self.asns.binary_search(&asn).ok().map(|place| place as u32 + 1)
+        self.asns.binary_search(&asn).ok().map(|place| (place as u32).wrapping_add(1))
     }
 }
 

@@ -19,6 +19,7 @@ mod metrics;
 mod migrate;
 mod mirror_changes;
 mod no_threads;
+mod outdated_files;
 mod outside_changes;
 mod packaging;
 mod pages;

@@ -3,6 +3,8 @@
 //! All tables are vectors of fixed-width records that refer to each other by position. The native structs have the
 //! same layout as the archived ones and no padding, so that serialising a table is one copy.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use rkyv::rend::u64_le;
 use rkyv::{Archive, Serialize};
 
@@ -125,7 +127,7 @@ impl ArchivedFilesArchive {
         let (bytes, offset, length) = match rows.get(record) {
             Some(row) => (&self.path_bytes, row.path_offset, row.path_length),
             None => {
-                let entry = self.entries.get(record - rows.len())?;
+                let entry = self.entries.get(record.checked_sub(rows.len())?)?;
                 (&self.entry_bytes, entry.offset, entry.path_length)
             }
         };
@@ -135,7 +137,7 @@ impl ArchivedFilesArchive {
 
     /// Rows and entries together.
     pub(crate) fn record_count(&self) -> usize {
-        self.rows.len() + self.entries.len()
+        self.rows.len().saturating_add(self.entries.len())
     }
 
     /// Words of 64 bits in each set.
@@ -146,7 +148,15 @@ impl ArchivedFilesArchive {
     /// The words of a mirror set; none when there is no such set.
     pub(crate) fn set_of(&self, set: u32) -> &[u64_le] {
         let stride = self.set_stride();
-        let start = set as usize * stride;
-        self.set_words.get(start..start + stride).unwrap_or_default()
+        // At most 2³² sets of 2²⁶ words: these do not wrap.
+        let start = (set as usize).wrapping_mul(stride);
+        self.set_words.get(start..start.wrapping_add(stride)).unwrap_or_default()
+    }
+
+    /// The path that an alias leads to; empty when its range is broken.
+    pub(crate) fn target_of(&self, entry: &ArchivedEntryRow) -> &[u8] {
+        let path = usize::try_from(entry.offset.to_native()).ok().and_then(|start| self.entry_bytes.get(start..));
+        let target = path.and_then(|path| path.get(usize::from(entry.path_length.to_native())..));
+        target.and_then(|target| target.get(..usize::from(entry.target_length.to_native()))).unwrap_or_default()
     }
 }

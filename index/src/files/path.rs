@@ -1,5 +1,7 @@
 //! Which paths an index can hold (`FORMAT.md`, Paths).
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 /// Whether a path is absolute, has no empty, `.` or `..` component and no trailing slash (but `/` itself is fine), and
 /// no NUL. Such paths are equal exactly when their bytes are.
 pub(crate) fn is_canonical(path: &[u8]) -> bool {

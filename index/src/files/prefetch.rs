@@ -3,6 +3,8 @@
 //! A random path of a million files touches three places that no cache holds, each found through the one before: slot, row
 //! and path. Waiting for them one after another is most of a lookup.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use mb_core::memory::prefetch;
 
 use super::archive::{ArchivedFilesArchive, ArchivedRow, EMPTY};

@@ -2,6 +2,8 @@
 //!
 //! The tables were verified when the file was opened, so a position found in one of them is in range in the other.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use std::path::Path;
 
 use mb_core::mirror::MirrorId;
@@ -14,6 +16,7 @@ use super::archive::{
 use super::builder::Exception;
 use super::prefetch::Announced;
 use super::set::{MirrorSet, SetId};
+use crate::header::GenerationId;
 use crate::mapping::Mapping;
 use crate::open::OpenError;
 
@@ -76,6 +79,11 @@ impl FileIndex {
         self.mapping.header().generation
     }
 
+    /// Which generation it is.
+    pub fn id(&self) -> GenerationId {
+        self.mapping.header().id()
+    }
+
     /// When the generation was published.
     pub fn built(&self) -> Timestamp {
         self.mapping.header().built
@@ -105,6 +113,7 @@ impl FileIndex {
     ///
     /// # Panics
     /// When there is none; see [`FileIndex::mirror_count`].
+    #[expect(clippy::indexing_slicing, reason = "a panic is better than the id of another mirror")]
     pub fn mirror_id(&self, ordinal: u32) -> MirrorId {
         MirrorId(self.archive().mirror_ids[ordinal as usize].to_native())
     }
@@ -167,7 +176,7 @@ impl FileIndex {
                             Walk::Given(path) => {
                                 scratch.clear();
                                 scratch.extend_from_slice(target);
-                                scratch.extend_from_slice(&path[length..]);
+                                scratch.extend_from_slice(path.get(length..).unwrap_or_default());
                             }
                             Walk::InScratch => drop(scratch.splice(..length, target.iter().copied())),
                         }
@@ -186,6 +195,7 @@ impl FileIndex {
     ///
     /// # Panics
     /// When there is no such row; see [`FileIndex::len`].
+    #[expect(clippy::indexing_slicing, reason = "a panic is better than the facts of another file")]
     pub fn file(&self, row: u32) -> FileRef<'_> {
         FileRef { archive: self.archive(), number: row, row: &self.archive().rows[row as usize] }
     }
@@ -217,7 +227,8 @@ impl FileIndex {
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&[u8], Entry<'_>)> {
         let first = self.len() as u32;
         (0..self.archive().entries.len()).map(move |number| {
-            let record = first + number as u32;
+            // Verified: there are fewer records than numbers.
+            let record = first.wrapping_add(number as u32);
             (self.archive().path_of(record).unwrap_or_default(), self.entry(record))
         })
     }
@@ -231,14 +242,12 @@ impl FileIndex {
         if let Some(row) = archive.rows.get(record as usize) {
             return Entry::File(FileRef { archive, number: record, row });
         }
-        let entry = &archive.entries[record as usize - archive.rows.len()];
-        match entry.kind {
-            DIRECTORY => Entry::Directory,
-            ALIAS => {
-                let target = entry.offset.to_native() as usize + usize::from(entry.path_length.to_native());
-                Entry::Alias(&archive.entry_bytes[target..][..usize::from(entry.target_length.to_native())])
-            }
-            _ => Entry::Forbidden,
+        let number = (record as usize).checked_sub(archive.rows.len());
+        match number.and_then(|number| archive.entries.get(number)) {
+            Some(entry) if entry.kind == DIRECTORY => Entry::Directory,
+            Some(entry) if entry.kind == ALIAS => Entry::Alias(archive.target_of(entry)),
+            Some(_) => Entry::Forbidden,
+            None => Entry::Missing,
         }
     }
 
@@ -246,7 +255,7 @@ impl FileIndex {
     /// recorded paths are recorded, so the walk ends where the repository does, however long the path is.
     fn above(&self, path: &[u8]) -> Above<'_> {
         for (slash, _) in path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/') {
-            match self.lookup(&path[..slash]) {
+            match self.lookup(path.get(..slash).unwrap_or_default()) {
                 Entry::Directory => {}
                 Entry::Alias(target) => return Above::Alias(slash, target),
                 Entry::Forbidden => return Above::Forbidden,
@@ -273,8 +282,7 @@ impl<'a> FileRef<'a> {
 
     /// Its path in the repository.
     pub fn path(&self) -> &'a [u8] {
-        &self.archive.path_bytes[self.row.path_offset.to_native() as usize..]
-            [..usize::from(self.row.path_length.to_native())]
+        slice(&self.archive.path_bytes, self.row.path_offset.to_native(), self.row.path_length.to_native())
     }
 
     /// Size of the source in bytes.
@@ -309,9 +317,8 @@ impl<'a> FileRef<'a> {
 
     /// The copies that differ from the source, by ascending mirror ordinal.
     pub fn exceptions(&self) -> impl ExactSizeIterator<Item = Exception> + use<'a> {
-        let start = self.row.exceptions_start.to_native() as usize;
-        let length = usize::from(self.row.exceptions_length.to_native());
-        self.archive.exceptions[start..][..length].iter().map(exception)
+        let start = u64::from(self.row.exceptions_start.to_native());
+        slice(&self.archive.exceptions, start, self.row.exceptions_length.to_native()).iter().map(exception)
     }
 
     fn digest<T>(&self, column: &'a [T], flag: u8) -> Option<&'a T> {
@@ -326,6 +333,12 @@ impl std::fmt::Debug for FileRef<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.number, self.path().escape_ascii())
     }
+}
+
+/// A range of a table that was verified; empty where it is broken all the same.
+fn slice<T>(table: &[T], start: u64, length: u16) -> &[T] {
+    let range = table.get(start as usize..).and_then(|rest| rest.get(..usize::from(length)));
+    range.unwrap_or_default()
 }
 
 fn exception(row: &ArchivedExceptionRow) -> Exception {

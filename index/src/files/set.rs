@@ -1,5 +1,7 @@
 //! Mirror sets: bitmaps over the ordinals of the mirrors that an index was built for.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use rkyv::rend::u64_le;
 
 /// Number of a mirror set within one files generation.
@@ -43,7 +45,10 @@ impl<'a> MirrorSet<'a> {
 
     /// The ordinals in the set, ascending.
     pub fn ordinals(&self) -> impl Iterator<Item = u32> + use<'a> {
-        (0..).step_by(64).zip(self.words).flat_map(|(first, word)| Bits(word.to_native()).map(move |bit| first + bit))
+        (0..)
+            .step_by(64)
+            .zip(self.words)
+            .flat_map(|(first, word)| Bits(word.to_native()).map(move |bit| u32::wrapping_add(first, bit)))
     }
 
     /// Number of mirrors in the set.
@@ -68,7 +73,7 @@ impl Iterator for Bits {
             return None;
         }
         let bit = self.0.trailing_zeros();
-        self.0 &= self.0 - 1;
+        self.0 &= self.0.wrapping_sub(1);
         Some(bit)
     }
 }

@@ -4,6 +4,8 @@
 //! hash, one or two cache lines of slots and one comparison. The home of a hash is its place when the range of hashes
 //! is stretched over the slots (multiply and shift), which needs no power of two: 12 bytes a record, always.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::archive::{ArchivedFilesArchive, EMPTY, Slot};
@@ -20,17 +22,19 @@ pub(crate) fn fingerprint(hash: u64) -> u32 {
 
 /// Where probing for `hash` begins among `slots` slots.
 pub(crate) fn home(hash: u64, slots: usize) -> usize {
-    ((u128::from(hash) * slots as u128) >> 64) as usize
+    // A product of two numbers of 64 bits does not wrap.
+    (u128::from(hash).wrapping_mul(slots as u128) >> 64) as usize
 }
 
 /// Slots for `records` records: two thirds full, and at least one stays empty.
 pub(crate) fn slots_for(records: usize) -> usize {
-    records + records / 2 + 1
+    records.saturating_add(records / 2).saturating_add(1)
 }
 
 /// The slot after `at`, around the end.
 pub(crate) fn next(at: usize, slots: usize) -> usize {
-    if at + 1 == slots { 0 } else { at + 1 }
+    let next = at.wrapping_add(1);
+    if next == slots { 0 } else { next }
 }
 
 /// Fills the table; used by the builder.
@@ -43,6 +47,7 @@ impl SlotTable {
 
     /// Adds a record, unless one with the same path is there already: `same_path` tells by record number.
     /// Returns whether it was added.
+    #[expect(clippy::indexing_slicing, reason = "`home` and `next` give places of the table, in which one stays empty")]
     pub(crate) fn insert(&mut self, hash: u64, record: u32, same_path: impl Fn(u32) -> bool) -> bool {
         let slots = self.0.len();
         let mut at = home(hash, slots);

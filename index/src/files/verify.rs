@@ -2,6 +2,8 @@
 //!
 //! Everything is checked in time linear in the length of the file, since a redirector does it at every generation.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 use super::archive::{
     ALIAS, ArchivedFilesArchive, ArchivedRow, DIRECTORY, EMPTY, FORBIDDEN, HAS_MD5, HAS_SHA1, HAS_SHA256,
 };
@@ -126,7 +128,7 @@ fn verify_sets(archive: &ArchivedFilesArchive) -> Result<(), FilesViolation> {
     if (archive.set_count.to_native() as usize).checked_mul(stride) != Some(archive.set_words.len()) {
         return Err(FilesViolation::SetWords);
     }
-    let spare = stride * 64 - archive.mirror_ids.len();
+    let spare = stride.saturating_mul(64).saturating_sub(archive.mirror_ids.len());
     let last_words = archive.set_words.iter().skip(stride.saturating_sub(1)).step_by(stride.max(1));
     match last_words.map(|word| word.to_native()).position(|word| (word.leading_zeros() as usize) < spare) {
         Some(set) => Err(FilesViolation::SetBits { set }),
@@ -189,7 +191,7 @@ fn verify_exceptions(
         if mirror < least || mirror as usize >= archive.mirror_ids.len() || contains(set, mirror) {
             return Err(FilesViolation::Exception { row: number });
         }
-        least = mirror + 1;
+        least = mirror.saturating_add(1);
     }
     Ok(())
 }
@@ -199,7 +201,7 @@ fn verify_entries(archive: &ArchivedFilesArchive, hashes: &mut Vec<u64>) -> Resu
     let mut previous: &[u8] = &[];
     let mut end = 0;
     for (number, entry) in archive.entries.iter().enumerate() {
-        let record = archive.rows.len() + number;
+        let record = archive.rows.len().saturating_add(number);
         let (path_length, target_length) = (entry.path_length.to_native(), entry.target_length.to_native());
         let path = next_range(&archive.entry_bytes, &mut end, entry.offset.to_native(), path_length)
             .ok_or(FilesViolation::PathRange { record })?;
@@ -251,29 +253,30 @@ fn next_range<'a, T>(items: &'a [T], end: &mut usize, start: u64, length: u16) -
 /// One pass over the slots shows both, whatever they hold, where probing for each record might take quadratic time.
 fn verify_slots(archive: &ArchivedFilesArchive, hashes: &[u64]) -> Result<(), FilesViolation> {
     let slots = archive.slots.as_slice();
-    let is_empty = |at: &usize| slots[*at].record == EMPTY;
-    let first_empty = (0..slots.len()).find(is_empty).ok_or(FilesViolation::TableFull)?;
+    let first_empty = slots.iter().position(|slot| slot.record == EMPTY).ok_or(FilesViolation::TableFull)?;
     if hashes.len() >= EMPTY as usize {
         return Err(FilesViolation::TableFull);
     }
     let mut seen = vec![false; hashes.len()];
-    let mut last_empty_distance = 0;
-    for at in (first_empty..slots.len()).chain(0..first_empty) {
-        let slot = &slots[at];
+    let mut last_empty_distance = 0_usize;
+    let (before, from_empty) = slots.split_at(first_empty);
+    for (at, slot) in (first_empty..).zip(from_empty).chain((0..).zip(before)) {
         if slot.record == EMPTY {
             last_empty_distance = 0;
             continue;
         }
-        last_empty_distance += 1;
+        last_empty_distance = last_empty_distance.saturating_add(1);
         let record = slot.record.to_native() as usize;
         let wrong = FilesViolation::Slot { slot: at };
         let hash = *hashes.get(record).ok_or(wrong)?;
         let home = home(hash, slots.len());
-        let distance = if at >= home { at - home } else { at + slots.len() - home };
-        if slot.fingerprint != fingerprint(hash) || distance >= last_empty_distance || seen[record] {
+        // Around the end; `home` is below the number of slots.
+        let distance = at.checked_sub(home).unwrap_or_else(|| at.wrapping_add(slots.len()).wrapping_sub(home));
+        let seen = seen.get_mut(record).ok_or(wrong)?;
+        if slot.fingerprint != fingerprint(hash) || distance >= last_empty_distance || *seen {
             return Err(wrong);
         }
-        seen[record] = true;
+        *seen = true;
     }
     if seen.contains(&false) {
         return Err(FilesViolation::TableIncomplete);
@@ -288,7 +291,7 @@ fn verify_ancestors(archive: &ArchivedFilesArchive) -> Result<(), FilesViolation
         let path = archive.path_of(record).unwrap_or_default();
         let parent = match path.iter().rposition(|&byte| byte == b'/') {
             Some(0) | None => continue,
-            Some(slash) => &path[..slash],
+            Some(slash) => path.get(..slash).unwrap_or_default(),
         };
         if parent != known {
             archive.find(parent).ok_or(FilesViolation::Orphan { record: record as usize })?;

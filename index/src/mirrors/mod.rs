@@ -2,6 +2,8 @@
 //!
 //! Readers decode it once per generation, so it is a plain sequence of records, without tables to search in.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
+
 mod record;
 mod verify;
 
@@ -17,6 +19,7 @@ pub(crate) use record::{ArchivedMirrorsArchive, MirrorRecord, MirrorsArchive};
 pub use verify::MirrorsViolation;
 pub(crate) use verify::{verify, verify_mirror};
 
+use crate::header::GenerationId;
 use crate::mapping::Mapping;
 use crate::open::OpenError;
 
@@ -38,6 +41,11 @@ impl MirrorIndex {
     /// Number of the generation.
     pub fn generation(&self) -> u64 {
         self.mapping.header().generation
+    }
+
+    /// Which generation it is.
+    pub fn id(&self) -> GenerationId {
+        self.mapping.header().id()
     }
 
     /// When the generation was published.

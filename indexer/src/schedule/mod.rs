@@ -27,6 +27,7 @@ use crate::scan::{Occasion, ScanError, ScanOrder, scan_mirror};
 use crate::sharing::{self, Exchanged};
 
 mod plan;
+mod repair;
 
 /// The mirrors are read again this often at least: other processes change them, too.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
@@ -121,14 +122,17 @@ impl Scheduler {
             exchange: ExchangeClock::Due(Instant::now()),
         };
         work.publish_what_is_stored().await;
-        loop {
-            let sleep = work.start_due_jobs().await;
-            tokio::select! {
-                () = tokio::time::sleep(sleep) => {}
-                () = self.wake.notified() => {}
-                Some(ended) = work.jobs.join_next() => work.note_end(ended),
+        let start_jobs = async {
+            loop {
+                let sleep = work.start_due_jobs().await;
+                tokio::select! {
+                    () = tokio::time::sleep(sleep) => {}
+                    () = self.wake.notified() => {}
+                    Some(ended) = work.jobs.join_next() => work.note_end(ended),
+                }
             }
-        }
+        };
+        tokio::join!(start_jobs, repair::keep_published(&self.indexer));
     }
 }
 

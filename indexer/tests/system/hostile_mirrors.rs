@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mb_core::link::{Event, Request};
@@ -251,15 +253,14 @@ fn mirrors_that_drip_for_the_first_time_give_their_places_to_others() {
 }
 
 /// A hundred mirrors that accept and never answer; the healthy ones are checked all the same, within the first round, which
-/// takes five seconds.
+/// takes five seconds, and later while the checks of all hundred are under way.
 #[test]
 fn silent_mirrors_do_not_delay_the_checks_of_others() {
     let site = scanned_site("");
     site.copy_to_mirror("m");
     let (_rsync, rsync_port) = site.start_rsync();
     let (_http, http_port) = site.start_http();
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent_port = silent.local_addr().unwrap().port();
+    let (silent_port, accepted) = accept_and_never_answer();
     let rsync = format!("rsync://127.0.0.1:{rsync_port}/m/");
     // Without an HTTP URL the first one is scanned and not checked, and the others get a copy of its result, so that the
     // scheduler has nothing but checks to do.
@@ -306,4 +307,41 @@ fn silent_mirrors_do_not_delay_the_checks_of_others() {
         wait_for("a healthy mirror to be up", || site.mirror(*id).state.http.up.then_some(()));
     }
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+
+    // An answer is waited for longer than this test takes, so from here on all hundred wait.
+    wait_for("a check of each silent mirror", || (accepted.load(Ordering::Relaxed) >= 100).then_some(()));
+    let ids: Vec<_> = mirrors.iter().map(|(id, _)| *id).collect();
+    let file = site.mirror_dir("m").join("a");
+    let aside = site.state_dir().join("a");
+    for (from, to, up) in [(&file, &aside, false), (&aside, &file, true)] {
+        fs::rename(from, to).unwrap();
+        let began = Instant::now();
+        for (id, _) in &mirrors[first_good..] {
+            wait_for("another check of a healthy mirror", || {
+                assert!(matches!(site.request(&Request::MirrorsChanged { ids: ids.clone() }), Event::Done { .. }));
+                (site.mirror(*id).state.http.up == up).then_some(())
+            });
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "up {up}: {:?}", began.elapsed());
+    }
+    let log = site.store().mirror_log(mirrors[0].0, 10).unwrap();
+    let is_answered = |event: &LogEvent| matches!(event, LogEvent::StateChanged { up: true, .. });
+    assert!(!log.iter().any(|entry| is_answered(&entry.event)), "{log:?}");
+}
+
+/// A server that accepts and never answers: its port, and how many connections it has accepted.
+fn accept_and_never_answer() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&accepted);
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            held.push(stream.unwrap());
+            counter.store(held.len(), Ordering::Relaxed);
+        }
+    });
+    (port, accepted)
 }
