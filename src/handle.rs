@@ -2,7 +2,7 @@
 //! the caches are warm.
 //!
 //! [`Handler`] holds what a shard keeps between requests. The client (`address`, `locate`), the choice (`choose`), the
-//! answers (`answers`) and their JSON (`document`) are files of their own, as is what is told of each ([`outcome`]).
+//! answers (`answers`) and their JSON (`document`, `listing`) are files of their own, as is what is told of each ([`outcome`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use crate::http::request::{Method, Request};
 use crate::http::response::{self, Envelope, Response, Status};
 use crate::http::target::{Directive, Parameters, Target};
 use crate::select::draw::Candidates;
-use crate::select::{Accepted, Evaluation, Reason, Wanted};
+use crate::select::{Accepted, Reason, Wanted};
 use crate::snapshot::Snapshot;
 
 mod address;
 mod answers;
 mod choose;
 pub mod document;
+mod listing;
 mod locate;
 pub mod outcome;
 mod settings;
@@ -30,10 +31,13 @@ mod settings;
 mod tests;
 
 pub use address::{Networks, Peer, client_address};
+pub use answers::JSON_LINES;
+pub use listing::{Document, Listing};
 pub use settings::Settings;
 
-use choose::{Among, Choices};
-use locate::{Location, Locator, Origin};
+use choose::{Among, Choices, EvaluationScratch};
+use listing::Plan;
+use locate::{Locator, Origin};
 use outcome::{Chosen, File, Kind, Outcome};
 
 /// Answers the requests of one shard.
@@ -56,9 +60,16 @@ struct Scratch {
     drawn: Vec<Accepted>,
     excluded: Vec<(u32, Reason)>,
     ranked: Vec<usize>,
-    evaluation: Evaluation,
-    distances: Vec<f32>,
+    evaluation: EvaluationScratch,
     candidates: Candidates,
+    /// What the answer that is left open is to be made of.
+    unwritten: Option<Unwritten>,
+}
+
+/// What an answer that is left open is made of.
+enum Unwritten {
+    Document(Vec<u8>),
+    Listing(Plan),
 }
 
 impl Handler {
@@ -101,13 +112,17 @@ impl Handler {
         }
     }
 
-    /// Takes the document that the latest request led to, which had an outcome of [`Kind::MirrorListPage`].
-    pub fn take_document(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.scratch.body)
+    /// Takes the document that the latest request led to, whose answer was left open; `None` when it is not about mirrors of a
+    /// file.
+    pub fn take_document(&mut self) -> Option<Document> {
+        Some(match self.scratch.unwritten.take()? {
+            Unwritten::Document(document) => Document::Written(document),
+            Unwritten::Listing(plan) => Document::Listing(Listing::new(Arc::clone(&self.snapshot), plan)),
+        })
     }
 
     /// Appends the answer to `request` to `out`, and tells what it was. `envelope.head_only` must say whether its method
-    /// is `HEAD`. Nothing is appended when [`Kind::is_left_open`].
+    /// is `HEAD`. Nothing is appended when [`Outcome::is_left_open`].
     pub fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>, out: &mut Vec<u8>) -> Outcome {
         // The parts are borrowed one by one, so that the answer may read the snapshot while it fills the scratch memory.
         let Handler { snapshot, locator, choices, random, scratch } = self;
@@ -265,19 +280,6 @@ impl<'h> Exchange<'h, '_, '_> {
         }
     }
 
-    /// Where the client is, or where `instead` is.
-    fn locate(&mut self, instead: Option<IpAddr>) -> Location {
-        let origin = match instead {
-            Some(address) => {
-                let origin = self.locator.origin(&self.snapshot.geo, address, || ());
-                self.outcome.client = Some(outcome::Client { address, asn: origin.asn });
-                origin
-            }
-            None => self.origin(),
-        };
-        self.locator.locate(&origin)
-    }
-
     /// Where the request comes from.
     fn origin(&mut self) -> Origin<'h> {
         let origin = self.origin.take().unwrap_or_else(|| {
@@ -285,6 +287,13 @@ impl<'h> Exchange<'h, '_, '_> {
             self.locator.origin(&self.snapshot.geo, address, || ())
         });
         self.outcome.client = Some(outcome::Client { address: origin.address, asn: origin.asn });
+        origin
+    }
+
+    /// Where `address` is, in the place of the client.
+    fn origin_of(&mut self, address: IpAddr) -> Origin<'h> {
+        let origin = self.locator.origin(&self.snapshot.geo, address, || ());
+        self.outcome.client = Some(outcome::Client { address, asn: origin.asn });
         origin
     }
 
@@ -304,10 +313,12 @@ impl<'h> Exchange<'h, '_, '_> {
         self.outcome.chosen = chosen;
     }
 
-    /// Leaves the answer to the caller.
+    /// Leaves the answer to the caller. What it is to be made of is told after this.
     fn leave_open(&mut self, kind: Kind) {
         self.outcome.kind = kind;
         self.outcome.status = Status::Ok;
+        self.outcome.is_left_open = true;
+        self.scratch.unwritten = None;
     }
 
     fn start<'s>(&'s mut self, status: Status) -> Response<'s, 's> {

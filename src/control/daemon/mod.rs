@@ -166,6 +166,7 @@ async fn begin(
     let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&store))?;
     let (counts, counts_asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
     let (pages, pages_asked) = mpsc::channel(worker::QUESTIONS_WAITING);
+    let maker = Arc::new(worker::Maker::start()?);
     let questions = Questions { statistics: counts, pages };
     let connections = descriptors::connections(descriptors, config.max_connections);
     let intake = statistics.intake();
@@ -234,7 +235,7 @@ async fn begin(
                 file_statistics::answer_questions(&mut *counts_asked.lock().await, Arc::clone(&store)).await;
             });
             let pages = keep_running("pages", || async {
-                worker::answer_questions(&mut *pages_asked.lock().await, Arc::clone(&store)).await;
+                worker::answer_questions(&mut *pages_asked.lock().await, Arc::clone(&store), Arc::clone(&maker)).await;
             });
             tokio::join!(counts, pages);
         }),
