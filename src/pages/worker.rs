@@ -50,6 +50,7 @@ impl Maker {
             run_when_idle();
             keep_going("pages", || {
                 for Work { make, made, _turn } in &work {
+                    mb_core::fault::stop("make-page");
                     // The client may be gone.
                     let _ = made.send(make());
                 }

@@ -17,6 +17,7 @@ mod many_mirrors;
 mod metrics;
 mod migrate;
 mod mirror_changes;
+mod mirror_lists;
 mod outside_changes;
 mod packaging;
 mod pages;
