@@ -1,7 +1,8 @@
 //! What each kind of request costs on the shard, with many mirrors: none may take milliseconds.
 //!
-//! A request is parsed and answered, or handed to the page worker, on one thread; nobody makes the pages. The figures are
-//! processor time of that thread, the median and the 99th of 100 of single requests.
+//! A request is parsed and answered on one thread, or handed to the page worker, whose answer is taken over. Of the work on the
+//! shard the figures are the median and the 99th of 100 single requests, in processor time; of that of the page worker, which
+//! writes and compresses documents, they are the median. Pages of HTML and counts are not made here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use mb_core::config;
 use mb_core::mirror::Mirror;
 use mirrorbits::handle::{Handler, Peer, Settings};
-use mirrorbits::http::response::Envelope;
+use mirrorbits::http::response::{Content, Envelope, gzip};
+use mirrorbits::pages::{Form, Question, Subject};
 use mirrorbits::select::MirrorTable;
 use mirrorbits::shard::question::Questions;
 use mirrorbits::snapshot::Snapshot;
@@ -45,7 +47,9 @@ fn main() {
         return;
     }
     let world = World::new(SIZE);
-    println!("{SIZE}\n\n| request | mirrors | bytes | median µs | 99 % µs |\n| --- | --- | ---: | ---: | ---: |");
+    println!(
+        "{SIZE}\n\n| request | mirrors | bytes | shard µs | 99 % | worker µs |\n| --- | --- | ---: | ---: | ---: | ---: |"
+    );
     let forwarded = "X-Forwarded-For: 198.18.0.1, 10.0.0.1, 10.0.0.2, 10.0.0.3\r\n".repeat(64);
     let long = format!("?{}", "a=b&".repeat(1500));
     use Mirrors::*;
@@ -108,7 +112,7 @@ fn measure(world: &World, name: &str, query: &str, headers: &str, mirrors: Mirro
     let (pages, mut asked) = mpsc::channel(64);
     let questions = Questions { statistics, pages };
     let mut out = Vec::new();
-    let mut times = Vec::with_capacity(REQUESTS);
+    let (mut shard, mut worker) = (Vec::with_capacity(REQUESTS), Vec::with_capacity(REQUESTS));
     let mut bytes = 0;
     // What is told is the second time, with warm caches.
     for round in 0..2 {
@@ -118,18 +122,44 @@ fn measure(world: &World, name: &str, query: &str, headers: &str, mirrors: Mirro
             let request = parsed(request.as_bytes());
             let envelope = Envelope { date: DATE, persistence: request.persistence, head_only: false };
             let outcome = handler.handle(&request, Peer::Local, envelope, &mut out);
-            let pending = outcome.is_left_open.then(|| questions.ask(&outcome, &mut handler, &request));
-            let took = processor_time() - began;
-            drop((pending, counts.try_recv(), asked.try_recv()));
+            let pending = outcome.is_offloaded.then(|| questions.ask(&outcome, &mut handler, &request));
+            let mut took = processor_time() - began;
+            drop((pending, counts.try_recv()));
+            let began = processor_time();
+            if let Some(content) = asked.try_recv().ok().and_then(made) {
+                worker.push((processor_time() - began).as_nanos() as f64 / 1e3);
+                let began = processor_time();
+                // A connection that waited has no other answers.
+                let mut taken = Vec::new();
+                content.respond(envelope, &mut taken);
+                drop(content);
+                took += processor_time() - began;
+                bytes += taken.len();
+            }
             bytes += out.len();
             if round == 1 {
-                times.push(took.as_nanos() as f64 / 1e3);
+                shard.push(took.as_nanos() as f64 / 1e3);
             }
         }
     }
+    let [median, most] = [50, 99].map(|percent| percentile(&mut shard, percent).unwrap_or_default());
+    let worker = percentile(&mut worker, 50).map_or("–".to_owned(), |median| format!("{median:.0}"));
+    println!("| {name} | {mirrors:?} | {} | {median:.1} | {most:.1} | {worker} |", bytes / (2 * REQUESTS));
+}
+
+/// What the page worker makes of a document.
+fn made(question: Question) -> Option<Content> {
+    let (Subject::MirrorList { document, .. }, Form::Json { pretty }) = (question.subject, question.form) else {
+        return None;
+    };
+    let document = document.write(pretty);
+    let body = if question.accepts_gzip { gzip(&document) } else { document };
+    Some(Content { lines: String::new(), body })
+}
+
+fn percentile(times: &mut [f64], percent: usize) -> Option<f64> {
     times.sort_by(f64::total_cmp);
-    let [median, most] = [50, 99].map(|percent| times[times.len() * percent / 100]);
-    println!("| {name} | {mirrors:?} | {} | {median:.1} | {most:.1} |", bytes / (2 * REQUESTS));
+    times.get(times.len() * percent / 100).copied()
 }
 
 /// Of this thread.

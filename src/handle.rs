@@ -62,12 +62,12 @@ struct Scratch {
     ranked: Vec<usize>,
     evaluation: EvaluationScratch,
     candidates: Candidates,
-    /// What the answer that is left open is to be made of.
-    unwritten: Option<Unwritten>,
+    /// What the offloaded answer is to be made of.
+    offloaded: Option<Offloaded>,
 }
 
-/// What an answer that is left open is made of.
-enum Unwritten {
+/// What an offloaded answer is made of.
+enum Offloaded {
     Document(Vec<u8>),
     Listing(Plan),
 }
@@ -112,17 +112,17 @@ impl Handler {
         }
     }
 
-    /// Takes the document that the latest request led to, whose answer was left open; `None` when it is not about mirrors of a
-    /// file.
+    /// Takes the document that the latest request led to, whose answer was offloaded; `None` when it is not about the mirrors of
+    /// a file.
     pub fn take_document(&mut self) -> Option<Document> {
-        Some(match self.scratch.unwritten.take()? {
-            Unwritten::Document(document) => Document::Written(document),
-            Unwritten::Listing(plan) => Document::Listing(Listing::new(Arc::clone(&self.snapshot), plan)),
+        Some(match self.scratch.offloaded.take()? {
+            Offloaded::Document(document) => Document::Written(document),
+            Offloaded::Listing(plan) => Document::Listing(Listing::new(Arc::clone(&self.snapshot), plan)),
         })
     }
 
     /// Appends the answer to `request` to `out`, and tells what it was. `envelope.head_only` must say whether its method
-    /// is `HEAD`. Nothing is appended when [`Outcome::is_left_open`].
+    /// is `HEAD`. Nothing is appended when [`Outcome::is_offloaded`].
     pub fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>, out: &mut Vec<u8>) -> Outcome {
         // The parts are borrowed one by one, so that the answer may read the snapshot while it fills the scratch memory.
         let Handler { snapshot, locator, choices, random, scratch } = self;
@@ -198,7 +198,7 @@ impl<'h> Exchange<'h, '_, '_> {
         }
         let parameters = Parameters::of(&target);
         if parameters.directive == Directive::MirrorStats {
-            return self.leave_open(Kind::MirrorStatistics);
+            return self.offload(Kind::MirrorStatistics);
         }
         let wants_statistics = matches!(parameters.directive, Directive::Stats { .. });
         let Some(files) = &self.snapshot.files else {
@@ -313,12 +313,12 @@ impl<'h> Exchange<'h, '_, '_> {
         self.outcome.chosen = chosen;
     }
 
-    /// Leaves the answer to the caller. What it is to be made of is told after this.
-    fn leave_open(&mut self, kind: Kind) {
+    /// Leaves the answer to another thread. What it is to be made of is set after this.
+    fn offload(&mut self, kind: Kind) {
         self.outcome.kind = kind;
         self.outcome.status = Status::Ok;
-        self.outcome.is_left_open = true;
-        self.scratch.unwritten = None;
+        self.outcome.is_offloaded = true;
+        self.scratch.offloaded = None;
     }
 
     fn start<'s>(&'s mut self, status: Status) -> Response<'s, 's> {

@@ -1,6 +1,7 @@
 //! The answers about a file: redirect, JSON document, mirror list, checksum, fallback.
 //!
-//! Mirror lists and long documents are left to the page worker: a shard does nothing that takes longer than a hundred redirects.
+//! Mirror lists and long documents are offloaded to the page worker: a shard does nothing that takes longer than a hundred
+//! redirects.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use super::document::{self, Listed, Subject};
 use super::listing::{About, Mirrors, Plan};
 use super::locate::{Location, Origin};
 use super::outcome::{Chosen, Kind};
-use super::{Exchange, Unwritten};
+use super::{Exchange, Offloaded};
 use crate::http::json::JsonWriter;
 use crate::http::response::{self, Status};
 use crate::http::target::{Directive, Parameters, Target};
@@ -62,12 +63,12 @@ impl<'h> Exchange<'h, '_, '_> {
         self.scratch.body = body;
     }
 
-    /// Leaves the counts of a file over `period` to the caller, if that can be one.
+    /// Offloads the counts of a file over `period`, if that can be one.
     pub(super) fn file_statistics(&mut self, period: &[u8]) {
         if !period.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') {
             return response::text(self.start(Status::BadRequest), "Invalid period");
         }
-        self.leave_open(Kind::FileStatistics);
+        self.offload(Kind::FileStatistics);
     }
 
     /// Redirects to the first of the mirrors drawn and names the others, for the encoded path.
@@ -105,7 +106,7 @@ impl<'h> Exchange<'h, '_, '_> {
         self.scratch.encoded = relative;
     }
 
-    /// The JSON document of the mirrors drawn. A long one is left to the caller.
+    /// The JSON document of the mirrors drawn. A long one is offloaded.
     pub(super) fn json(
         &mut self,
         files: &FileIndex,
@@ -122,8 +123,8 @@ impl<'h> Exchange<'h, '_, '_> {
         if self.is_long(drawn.len().saturating_add(excluded.len())) {
             let (file, address) = (file.row(), location.address);
             let mirrors = Mirrors::Drawn { drawn: drawn.clone(), excluded: excluded.clone() };
-            self.leave_open(Kind::Json);
-            self.scratch.unwritten = Some(Unwritten::Listing(Plan { file, address, wanted, mirrors }));
+            self.offload(Kind::Json);
+            self.scratch.offloaded = Some(Offloaded::Listing(Plan { file, address, wanted, mirrors }));
         } else {
             self.write_document(pretty, |json| about.write_drawn(&drawn, &excluded, json));
         }
@@ -131,18 +132,18 @@ impl<'h> Exchange<'h, '_, '_> {
         self.scratch.excluded = excluded;
     }
 
-    /// All mirrors, with their weights: a document that is left to the caller, or a page that is made of it. Fallbacks are
-    /// listed instead when no mirror may answer.
+    /// All mirrors, with their weights: an offloaded document, or a page that is made of it. Fallbacks are listed instead when
+    /// no mirror may answer.
     pub(super) fn mirror_list(&mut self, files: &FileIndex, file: FileRef<'_>, parameters: &Parameters<'_>) {
         let Some(origin) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
         let wanted = self.wanted(parameters);
-        // Whether one may answer is found out as for a redirect, at the cost of one.
+        // The draw of a redirect tells whether a mirror may answer, at the cost of a redirect.
         if !self.snapshot.settings.fallbacks.is_empty() && !self.draw(files, file, &origin, wanted, 1) {
             return self.answer_by_fallback(file.path(), Some(file), parameters);
         }
-        self.leave_list_open();
+        self.offload_list();
         let plan = Plan { file: file.row(), address: origin.address, wanted, mirrors: Mirrors::All };
-        self.scratch.unwritten = Some(Unwritten::Listing(plan));
+        self.scratch.offloaded = Some(Offloaded::Listing(plan));
     }
 
     /// Answers by the configured fallbacks, or with 503 when there is none.
@@ -180,12 +181,12 @@ impl<'h> Exchange<'h, '_, '_> {
                 document::write(json, &subject, listed, std::iter::empty(), true);
             };
             if is_list {
-                self.leave_list_open();
+                self.offload_list();
                 let pretty = parameters.pretty && self.request.accepts_json;
-                self.leave_document(pretty, write);
+                self.offload_document(pretty, write);
             } else if self.is_long(ranked.len()) {
-                self.leave_open(Kind::Json);
-                self.leave_document(parameters.pretty, write);
+                self.offload(Kind::Json);
+                self.offload_document(parameters.pretty, write);
             } else {
                 self.write_document(parameters.pretty, write);
             }
@@ -208,19 +209,19 @@ impl<'h> Exchange<'h, '_, '_> {
         }
     }
 
-    /// Leaves a mirror list to the caller, as the document or the page that the client wants.
-    fn leave_list_open(&mut self) {
-        self.leave_open(if self.request.accepts_json { Kind::MirrorList } else { Kind::MirrorListPage });
+    /// Offloads a mirror list, as the document or the page that the client wants.
+    fn offload_list(&mut self) {
+        self.offload(if self.request.accepts_json { Kind::MirrorList } else { Kind::MirrorListPage });
     }
 
-    /// Leaves a document to the caller, who makes an answer of it.
-    fn leave_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
+    /// Writes a short document whose answer was offloaded.
+    fn offload_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
         let mut document = Vec::new();
         write(&mut JsonWriter::new(&mut document, pretty));
-        self.scratch.unwritten = Some(Unwritten::Document(document));
+        self.scratch.offloaded = Some(Offloaded::Document(document));
     }
 
-    /// Whether a document of so many mirrors takes longer than others should wait.
+    /// Whether a document of so many mirrors is offloaded.
     fn is_long(&self, mirrors: usize) -> bool {
         mirrors > if self.compresses() { COMPRESSED_MIRRORS } else { WRITTEN_MIRRORS }
     }

@@ -1,7 +1,7 @@
 //! Documents of mirrors: of all that have a file, or of those that were drawn for a client.
 //!
-//! One of 400 mirrors takes a shard hundreds of redirects to write and thousands to compress. A [`Listing`] is what another
-//! thread needs to do that: it writes the very document that the shard would.
+//! Writing one of 400 mirrors takes as long as hundreds of redirects, compressing it as long as thousands. A [`Listing`] is what
+//! another thread needs for that, and the result is the document that the shard would write.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::http::json::JsonWriter;
 use crate::select::{Accepted, Reason, Wanted, filter};
 use crate::snapshot::Snapshot;
 
-/// A document that somebody else than the shard makes an answer of.
+/// A document of an offloaded answer.
 #[derive(Debug)]
 pub enum Document {
     /// Written already, since it is short.

@@ -11,7 +11,7 @@ use crate::http::response::Status;
 pub struct Outcome {
     /// What sort of answer it got.
     pub kind: Kind,
-    /// Its status; where `is_left_open`, the one that the answer will have unless it cannot be had.
+    /// Its status; where `is_offloaded`, the one that the answer will have unless it cannot be had.
     pub status: Status,
     /// How it was asked.
     pub method: Method,
@@ -21,8 +21,8 @@ pub struct Outcome {
     pub chosen: Chosen,
     /// Who asked; known where the choice depended on it.
     pub client: Option<Client>,
-    /// Nothing is answered yet: the caller has to.
-    pub is_left_open: bool,
+    /// Nothing is answered yet: another thread makes the answer.
+    pub is_offloaded: bool,
 }
 
 impl Outcome {
@@ -35,7 +35,7 @@ impl Outcome {
             file: None,
             chosen: Chosen::Nobody,
             client: None,
-            is_left_open: false,
+            is_offloaded: false,
         }
     }
 

@@ -101,9 +101,9 @@ fn ask_bytes(handler: &mut Handler, target: &str, fields: &str) -> Vec<u8> {
     out
 }
 
-/// The document of a mirror list, whose answer must be left open.
+/// The document of a mirror list, whose answer must be offloaded.
 fn list(handler: &mut Handler, target: &str, fields: &str) -> String {
-    assert_eq!(ask(handler, target, fields), "", "it is left to the caller");
+    assert_eq!(ask(handler, target, fields), "", "its answer is offloaded");
     let document = handler.take_document().expect("a document");
     String::from_utf8(document.write(target.contains("pretty"))).unwrap()
 }
@@ -270,7 +270,7 @@ fn documents_are_compressed_where_both_sides_agree() {
 
 /// A document that the shard does not write itself is the one that it would write.
 #[test]
-fn long_documents_are_left_open_and_tell_the_same() {
+fn long_documents_are_offloaded_and_tell_the_same() {
     let mirrors: Vec<_> = (1..=200).map(|id| mirror(id, &format!("https://m{id}/"))).collect();
     // Those that have another file are listed with the reason.
     let copies: Vec<_> = (1..=200).map(|id| if id <= 5 { CopyOf::Same } else { CopyOf::OtherSize }).collect();
@@ -280,7 +280,7 @@ fn long_documents_are_left_open_and_tell_the_same() {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     for target in ["/file.iso", "/file.iso?pretty"] {
         let (outcome, _) = outcome(&mut long, "GET", target, ACCEPT_JSON);
-        assert_eq!((outcome.kind, outcome.status, outcome.is_left_open), (Kind::Json, Status::Ok, true));
+        assert_eq!((outcome.kind, outcome.status, outcome.is_offloaded), (Kind::Json, Status::Ok, true));
         assert!(matches!(outcome.chosen, Chosen::Mirror { row: 0..5, .. }), "{outcome:?}");
         let document: Value = serde_json::from_str(&list(&mut long, target, &fields)).unwrap();
         let (listed, excluded) = (&document["MirrorList"], document["ExcludedList"].as_array().unwrap());

@@ -26,7 +26,7 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Passes `request` on, which `handler` answered last, and left open with `outcome`.
+    /// Passes `request` on, which `handler` answered last, and offloaded with `outcome`.
     pub fn ask(&self, outcome: &Outcome, handler: &mut Handler, request: &Request<'_>) -> Pending {
         let parameters = Target::parse(request.target).map(|target| Parameters::of(&target)).unwrap_or_default();
         let (sender, receiver) = oneshot::channel();

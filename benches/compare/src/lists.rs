@@ -89,10 +89,7 @@ fn measure(
 }
 
 /// Does `work` while the clients of mirror lists ask. Returns how many lists they got, too.
-fn beside_lists<T>(
-    address: SocketAddr,
-    work: impl FnOnce() -> Result<T, BenchError>,
-) -> Result<(T, u64), BenchError> {
+fn beside_lists<T>(address: SocketAddr, work: impl FnOnce() -> Result<T, BenchError>) -> Result<(T, u64), BenchError> {
     let (is_over, lists) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)

@@ -188,7 +188,9 @@ impl Results {
         if self.swaps.is_empty() && self.lists.is_empty() {
             return;
         }
-        text.push_str("\n| at a fixed rate | server | swaps, lists | right answers | failed | p50 µs | p99 µs | p99.9 µs |\n");
+        text.push_str(
+            "\n| at a fixed rate | server | swaps, lists | right answers | failed | p50 µs | p99 µs | p99.9 µs |\n",
+        );
         text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
         let paced = self.lists.iter().chain(&self.swaps);
         for PacedResult { server, what, times, answered, failed, p50_us, p99_us, p999_us } in paced {
