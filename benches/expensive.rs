@@ -132,7 +132,6 @@ fn measure(world: &World, name: &str, query: &str, headers: &str, mirrors: Mirro
                 // A connection that waited has no other answers.
                 let mut taken = Vec::new();
                 content.respond(envelope, &mut taken);
-                drop(content);
                 took += processor_time() - began;
                 bytes += taken.len();
             }
@@ -154,7 +153,7 @@ fn made(question: Question) -> Option<Content> {
     };
     let document = document.write(pretty);
     let body = if question.accepts_gzip { gzip(&document) } else { document };
-    Some(Content { lines: String::new(), body })
+    Some(Content::with_room(String::new(), body))
 }
 
 fn percentile(times: &mut [f64], percent: usize) -> Option<f64> {
