@@ -58,6 +58,7 @@ fn main() {
                 file: Some(File { row: random.u32(..SIZE.files as u32), size: 1 }),
                 chosen: Chosen::Mirror { row: random.u32(..SIZE.mirrors), distance: 0.0 },
                 client: Some(Client { address: Ipv4Addr::LOCALHOST.into(), asn: 0 }),
+                is_offloaded: false,
             };
             recorder.record(&outcome, &request, &handler, Moment { unix_microseconds: 0, instant: started });
         }

@@ -2,7 +2,7 @@
 //! the caches are warm.
 //!
 //! [`Handler`] holds what a shard keeps between requests. The client (`address`, `locate`), the choice (`choose`), the
-//! answers (`answers`) and their JSON (`document`) are files of their own, as is what is told of each ([`outcome`]).
+//! answers (`answers`) and their JSON (`document`, `listing`) are files of their own, as is what is told of each ([`outcome`]).
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
 
@@ -18,13 +18,14 @@ use crate::http::request::{Method, Request};
 use crate::http::response::{self, Envelope, Response, Status};
 use crate::http::target::{Directive, Parameters, Target};
 use crate::select::draw::Candidates;
-use crate::select::{Accepted, Evaluation, Reason, Wanted};
+use crate::select::{Accepted, Reason, Wanted};
 use crate::snapshot::Snapshot;
 
 mod address;
 mod answers;
 mod choose;
 pub mod document;
+mod listing;
 mod locate;
 pub mod outcome;
 mod settings;
@@ -32,10 +33,13 @@ mod settings;
 mod tests;
 
 pub use address::{Networks, Peer, client_address};
+pub use answers::JSON_LINES;
+pub use listing::{Document, Listing};
 pub use settings::Settings;
 
-use choose::{Among, Choices};
-use locate::{Location, Locator, Origin};
+use choose::{Among, Choices, EvaluationScratch};
+use listing::Plan;
+use locate::{Locator, Origin};
 use outcome::{Chosen, File, Kind, Outcome};
 
 /// Answers the requests of one shard.
@@ -58,9 +62,16 @@ struct Scratch {
     drawn: Vec<Accepted>,
     excluded: Vec<(u32, Reason)>,
     ranked: Vec<usize>,
-    evaluation: Evaluation,
-    distances: Vec<f32>,
+    evaluation: EvaluationScratch,
     candidates: Candidates,
+    /// What the offloaded answer is to be made of.
+    offloaded: Option<Offloaded>,
+}
+
+/// What an offloaded answer is made of.
+enum Offloaded {
+    Document(Vec<u8>),
+    Listing(Plan),
 }
 
 impl Handler {
@@ -103,13 +114,17 @@ impl Handler {
         }
     }
 
-    /// Takes the document that the latest request led to, which had an outcome of [`Kind::MirrorListPage`].
-    pub fn take_document(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.scratch.body)
+    /// Takes the document that the latest request led to, whose answer was offloaded; `None` when it is not about the mirrors of
+    /// a file.
+    pub fn take_document(&mut self) -> Option<Document> {
+        Some(match self.scratch.offloaded.take()? {
+            Offloaded::Document(document) => Document::Written(document),
+            Offloaded::Listing(plan) => Document::Listing(Listing::new(Arc::clone(&self.snapshot), plan)),
+        })
     }
 
     /// Appends the answer to `request` to `out`, and tells what it was. `envelope.head_only` must say whether its method
-    /// is `HEAD`. Nothing is appended when [`Kind::is_left_open`].
+    /// is `HEAD`. Nothing is appended when [`Outcome::is_offloaded`].
     pub fn handle(&mut self, request: &Request<'_>, peer: Peer, envelope: Envelope<'_>, out: &mut Vec<u8>) -> Outcome {
         // The parts are borrowed one by one, so that the answer may read the snapshot while it fills the scratch memory.
         let Handler { snapshot, locator, choices, random, scratch } = self;
@@ -185,7 +200,7 @@ impl<'h> Exchange<'h, '_, '_> {
         }
         let parameters = Parameters::of(&target);
         if parameters.directive == Directive::MirrorStats {
-            return self.leave_open(Kind::MirrorStatistics);
+            return self.offload(Kind::MirrorStatistics);
         }
         let wants_statistics = matches!(parameters.directive, Directive::Stats { .. });
         let Some(files) = &self.snapshot.files else {
@@ -267,19 +282,6 @@ impl<'h> Exchange<'h, '_, '_> {
         }
     }
 
-    /// Where the client is, or where `instead` is.
-    fn locate(&mut self, instead: Option<IpAddr>) -> Location {
-        let origin = match instead {
-            Some(address) => {
-                let origin = self.locator.origin(&self.snapshot.geo, address, || ());
-                self.outcome.client = Some(outcome::Client { address, asn: origin.asn });
-                origin
-            }
-            None => self.origin(),
-        };
-        self.locator.locate(&origin)
-    }
-
     /// Where the request comes from.
     fn origin(&mut self) -> Origin<'h> {
         let origin = self.origin.take().unwrap_or_else(|| {
@@ -287,6 +289,13 @@ impl<'h> Exchange<'h, '_, '_> {
             self.locator.origin(&self.snapshot.geo, address, || ())
         });
         self.outcome.client = Some(outcome::Client { address: origin.address, asn: origin.asn });
+        origin
+    }
+
+    /// Where `address` is, in the place of the client.
+    fn origin_of(&mut self, address: IpAddr) -> Origin<'h> {
+        let origin = self.locator.origin(&self.snapshot.geo, address, || ());
+        self.outcome.client = Some(outcome::Client { address, asn: origin.asn });
         origin
     }
 
@@ -306,10 +315,12 @@ impl<'h> Exchange<'h, '_, '_> {
         self.outcome.chosen = chosen;
     }
 
-    /// Leaves the answer to the caller.
-    fn leave_open(&mut self, kind: Kind) {
+    /// Leaves the answer to another thread. What it is to be made of is set after this.
+    fn offload(&mut self, kind: Kind) {
         self.outcome.kind = kind;
         self.outcome.status = Status::Ok;
+        self.outcome.is_offloaded = true;
+        self.scratch.offloaded = None;
     }
 
     fn start<'s>(&'s mut self, status: Status) -> Response<'s, 's> {

@@ -40,6 +40,7 @@ fn record(folder: &Path, world: &World, step: usize, patience: Duration) -> u64 
             file: Some(File { row, size: BYTES }),
             chosen: Chosen::Mirror { row: row % SIZE.mirrors, distance: 0.0 },
             client: Some(Client { address: Ipv4Addr::LOCALHOST.into(), asn: 0 }),
+            is_offloaded: false,
         };
         recorder.record(&outcome, &world::parsed(&requests[0]), &handler, moment);
         if number % 5_000 == 0 {

@@ -1,7 +1,8 @@
-//! What a test asks of a running program: panics, to see what becomes of the job, the thread or the process, and shorter limits.
+//! Faults that a test asks a running program for: panics and stopped threads, to see what becomes of
+//! the job, the thread or the process, and shorter limits.
 //!
-//! Only builds with debug assertions obey. The environment variable [`FOLDER_VARIABLE`] names a folder, and the creation of
-//! a file there is the request.
+//! Only builds with debug assertions obey. The environment variable [`FOLDER_VARIABLE`] names a
+//! folder, and the creation of a file there is the request.
 
 #[cfg(debug_assertions)]
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 /// Names the folder of the requests.
 pub const FOLDER_VARIABLE: &str = "MIRRORBITS_TEST_FAULTS";
+/// Ends the name of the file by which a place is stopped at.
+pub const STOP_ENDING: &str = ".stop";
 
 /// The file of a request.
 #[cfg(debug_assertions)]
@@ -17,7 +20,8 @@ fn file(name: &str) -> Option<PathBuf> {
     Some(FOLDER.get_or_init(|| std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from)).as_ref()?.join(name))
 }
 
-/// Panics if that was asked for at `place`, by a file of that name, and removes the file: it is asked for once.
+/// Panics if that was asked for at `place`, by a file of that name, and removes the file: it is asked
+/// for once.
 #[cfg(debug_assertions)]
 pub fn point(place: &str) {
     if file(place).is_some_and(|file| std::fs::remove_file(file).is_ok()) {
@@ -25,10 +29,26 @@ pub fn point(place: &str) {
     }
 }
 
-/// Does nothing: this build has no such panics.
+/// Does nothing: this build does not panic when asked to.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_: &str) {}
+
+/// Stops the calling thread at `place` for as long as there is a file of that name with
+/// [`STOP_ENDING`].
+#[cfg(debug_assertions)]
+pub fn stop(place: &str) {
+    if let Some(file) = file(&format!("{place}{STOP_ENDING}")) {
+        while file.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Does nothing: this build does not stop when asked to.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn stop(_: &str) {}
 
 /// `usual`, unless a file `name` holds another limit, in milliseconds.
 pub fn limit(name: &str, usual: Duration) -> Duration {

@@ -1,4 +1,7 @@
 //! The answers about a file: redirect, JSON document, mirror list, checksum, fallback.
+//!
+//! Mirror lists and long documents are offloaded to the page worker: a shard does nothing that takes longer than a hundred
+//! redirects.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -7,27 +10,30 @@ use mb_core::mirror::MirrorState;
 use mb_core::path;
 use mb_index::{FileIndex, FileRef};
 
-use super::Exchange;
-use super::choose::copies;
 use super::document::{self, Listed, Subject};
-use super::locate::Location;
+use super::listing::{About, Mirrors, Plan};
+use super::locate::{Location, Origin};
 use super::outcome::{Chosen, Kind};
+use super::{Exchange, Offloaded};
 use crate::http::json::JsonWriter;
 use crate::http::response::{self, Status};
 use crate::http::target::{Directive, Parameters, Target};
 use crate::select::table::Shown;
-use crate::select::{Accepted, Reason, Wanted, fallback, filter};
-use crate::snapshot::Snapshot;
+use crate::select::{Wanted, fallback};
 
 /// Header lines of a redirect that never change.
 const REDIRECT_LINES: &str =
     "Cache-Control: private, no-cache\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 0\r\n";
 /// Header lines of a JSON answer that never change.
-const JSON_LINES: &str = "Cache-Control: private, no-cache\r\nContent-Type: application/json; charset=utf-8\r\n";
+pub const JSON_LINES: &str = "Cache-Control: private, no-cache\r\nContent-Type: application/json; charset=utf-8\r\n";
 /// When a client may ask again after a 503: a mirror that comes back is noticed within a health check interval.
 const RETRY_AFTER: &str = "Retry-After: 60\r\n";
+/// Most mirrors of a document that a shard writes itself.
+const WRITTEN_MIRRORS: usize = 64;
+/// The same for one that is compressed.
+const COMPRESSED_MIRRORS: usize = 8;
 
-impl Exchange<'_, '_, '_> {
+impl<'h> Exchange<'h, '_, '_> {
     pub(super) fn redirect_to_clean(&mut self, decoded: &[u8], target: &Target<'_>) {
         let clean = path::clean(decoded);
         self.outcome.kind = Kind::CleanPath;
@@ -57,12 +63,12 @@ impl Exchange<'_, '_, '_> {
         self.scratch.body = body;
     }
 
-    /// Leaves the counts of a file over `period` to the caller, if that can be one.
+    /// Offloads the counts of a file over `period`, if that can be one.
     pub(super) fn file_statistics(&mut self, period: &[u8]) {
         if !period.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') {
             return response::text(self.start(Status::BadRequest), "Invalid period");
         }
-        self.leave_open(Kind::FileStatistics);
+        self.offload(Kind::FileStatistics);
     }
 
     /// Redirects to the first of the mirrors drawn and names the others, for the encoded path.
@@ -100,7 +106,7 @@ impl Exchange<'_, '_, '_> {
         self.scratch.encoded = relative;
     }
 
-    /// The JSON document of the mirrors drawn.
+    /// The JSON document of the mirrors drawn. A long one is offloaded.
     pub(super) fn json(
         &mut self,
         files: &FileIndex,
@@ -109,51 +115,35 @@ impl Exchange<'_, '_, '_> {
         wanted: Wanted,
         pretty: bool,
     ) {
-        let snapshot = self.snapshot;
-        let (source, client) = (self.source(file), self.comparable(location.client()));
-        let refused = copies(snapshot, files, file).filter_map(|(row, copy)| {
-            filter::check(snapshot.mirrors.row(row), copy, &source, &client, wanted).err().map(|reason| (row, reason))
-        });
-        let mut excluded = std::mem::take(&mut self.scratch.excluded);
-        excluded.clear();
-        excluded.extend(refused);
-        excluded.sort_unstable_by_key(|&(row, _)| row);
         self.chose_first_drawn(Kind::Json);
+        let about = About { snapshot: self.snapshot, file, location, wanted };
+        let mut excluded = std::mem::take(&mut self.scratch.excluded);
         let drawn = std::mem::take(&mut self.scratch.drawn);
-        let subject = Subject { path: file.path(), file: Some(file), location, settings: &snapshot.settings };
-        self.write_document(pretty, |json| {
-            let listed = drawn.iter().map(|accepted| listed_accepted(snapshot, accepted, None));
-            let refused = excluded.iter().map(|&refused| listed_refused(snapshot, location, wanted, refused));
-            document::write(json, &subject, listed, refused, false);
-        });
+        about.exclude(files, &mut excluded);
+        if self.is_long(drawn.len().saturating_add(excluded.len())) {
+            let (file, address) = (file.row(), location.address);
+            let mirrors = Mirrors::Drawn { drawn: drawn.clone(), excluded: excluded.clone() };
+            self.offload(Kind::Json);
+            self.scratch.offloaded = Some(Offloaded::Listing(Plan { file, address, wanted, mirrors }));
+        } else {
+            self.write_document(pretty, |json| about.write_drawn(&drawn, &excluded, json));
+        }
         self.scratch.drawn = drawn;
         self.scratch.excluded = excluded;
     }
 
-    /// All mirrors, with their weights.
+    /// All mirrors, with their weights: an offloaded document, or a page that is made of it. Fallbacks are listed instead when
+    /// no mirror may answer.
     pub(super) fn mirror_list(&mut self, files: &FileIndex, file: FileRef<'_>, parameters: &Parameters<'_>) {
-        let Some(location) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
+        let Some(origin) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
         let wanted = self.wanted(parameters);
-        self.evaluate(files, file, &location, location.client(), wanted);
-        if self.scratch.evaluation.accepted.is_empty() && !self.snapshot.settings.fallbacks.is_empty() {
+        // The draw of a redirect tells whether a mirror may answer, at the cost of a redirect.
+        if !self.snapshot.settings.fallbacks.is_empty() && !self.draw(files, file, &origin, wanted, 1) {
             return self.answer_by_fallback(file.path(), Some(file), parameters);
         }
-        self.outcome.kind = Kind::MirrorList;
-        let snapshot = self.snapshot;
-        let mut evaluation = std::mem::take(&mut self.scratch.evaluation);
-        evaluation.excluded.sort_unstable_by_key(|&(row, _)| row);
-        let subject =
-            Subject { path: file.path(), file: Some(file), location: &location, settings: &snapshot.settings };
-        self.write_list(parameters.pretty, |json| {
-            let listed =
-                evaluation.accepted.iter().enumerate().map(|(place, accepted)| {
-                    listed_accepted(snapshot, accepted, Some(evaluation.weight_percent(place)))
-                });
-            let refused =
-                evaluation.excluded.iter().map(|&refused| listed_refused(snapshot, &location, wanted, refused));
-            document::write(json, &subject, listed, refused, false);
-        });
-        self.scratch.evaluation = evaluation;
+        self.offload_list();
+        let plan = Plan { file: file.row(), address: origin.address, wanted, mirrors: Mirrors::All };
+        self.scratch.offloaded = Some(Offloaded::Listing(plan));
     }
 
     /// Answers by the configured fallbacks, or with 503 when there is none.
@@ -161,7 +151,8 @@ impl Exchange<'_, '_, '_> {
         let snapshot = self.snapshot;
         let settings = &snapshot.settings;
         let wanted = self.wanted(parameters);
-        let Some(location) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
+        let Some(origin) = self.viewpoint(parameters) else { return self.plain(Status::BadRequest) };
+        let location = self.locator.locate(&origin);
         let mut ranked = std::mem::take(&mut self.scratch.ranked);
         let random = &mut *self.random;
         fallback::rank(&settings.fallbacks, &location.client(), wanted, &mut ranked, |n| random.u64(..n));
@@ -170,7 +161,7 @@ impl Exchange<'_, '_, '_> {
         if ranked.is_empty() {
             response::text(self.start(Status::ServiceUnavailable).lines(RETRY_AFTER), "Service Unavailable");
         } else if is_list || document::wants_json(settings.output_mode, self.request.accepts_json) {
-            self.chose(if is_list { Kind::MirrorList } else { Kind::Json }, chosen);
+            self.chose(Kind::Json, chosen);
             let subject = Subject { path, file, location: &location, settings };
             let state = MirrorState { enabled: true, ..MirrorState::default() };
             let write = |json: &mut JsonWriter<'_>| {
@@ -190,7 +181,12 @@ impl Exchange<'_, '_, '_> {
                 document::write(json, &subject, listed, std::iter::empty(), true);
             };
             if is_list {
-                self.write_list(parameters.pretty, write);
+                self.offload_list();
+                let pretty = parameters.pretty && self.request.accepts_json;
+                self.offload_document(pretty, write);
+            } else if self.is_long(ranked.len()) {
+                self.offload(Kind::Json);
+                self.offload_document(parameters.pretty, write);
             } else {
                 self.write_document(parameters.pretty, write);
             }
@@ -206,29 +202,40 @@ impl Exchange<'_, '_, '_> {
     }
 
     /// Where the client is, or what a mirror list is to be seen from instead; `None` when that is no address.
-    fn viewpoint(&mut self, parameters: &Parameters<'_>) -> Option<Location> {
-        let instead = match parameters.directive {
-            Directive::MirrorList { from_ip: Some(text) } => Some(decode_address(text)?),
-            _ => None,
-        };
-        Some(self.locate(instead))
+    fn viewpoint(&mut self, parameters: &Parameters<'_>) -> Option<Origin<'h>> {
+        match parameters.directive {
+            Directive::MirrorList { from_ip: Some(text) } => Some(self.origin_of(decode_address(text)?)),
+            _ => Some(self.origin()),
+        }
     }
 
-    /// Answers by the document of a mirror list, or leaves it to the caller, who makes a page of it.
-    fn write_list(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
-        if self.request.accepts_json {
-            return self.write_document(pretty, write);
-        }
-        self.leave_open(Kind::MirrorListPage);
-        self.scratch.body.clear();
-        write(&mut JsonWriter::new(&mut self.scratch.body, false));
+    /// Offloads a mirror list, as the document or the page that the client wants.
+    fn offload_list(&mut self) {
+        self.offload(if self.request.accepts_json { Kind::MirrorList } else { Kind::MirrorListPage });
+    }
+
+    /// Writes a short document whose answer was offloaded.
+    fn offload_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
+        let mut document = Vec::new();
+        write(&mut JsonWriter::new(&mut document, pretty));
+        self.scratch.offloaded = Some(Offloaded::Document(document));
+    }
+
+    /// Whether a document of so many mirrors is offloaded.
+    fn is_long(&self, mirrors: usize) -> bool {
+        mirrors > if self.compresses() { COMPRESSED_MIRRORS } else { WRITTEN_MIRRORS }
+    }
+
+    /// Whether documents are compressed for the client.
+    fn compresses(&self) -> bool {
+        self.snapshot.settings.gzip && self.request.accepts_gzip
     }
 
     fn write_document(&mut self, pretty: bool, write: impl FnOnce(&mut JsonWriter<'_>)) {
         let mut body = std::mem::take(&mut self.scratch.body);
         body.clear();
         write(&mut JsonWriter::new(&mut body, pretty));
-        let response = if self.snapshot.settings.gzip && self.request.accepts_gzip {
+        let response = if self.compresses() {
             body = response::gzip(&body);
             self.start(Status::Ok).lines("Content-Encoding: gzip\r\n")
         } else {
@@ -236,39 +243,6 @@ impl Exchange<'_, '_, '_> {
         };
         response.lines(JSON_LINES).body(&body);
         self.scratch.body = body;
-    }
-}
-
-fn listed_accepted<'a>(snapshot: &'a Snapshot, accepted: &Accepted, weight: Option<f32>) -> Listed<'a> {
-    let row = snapshot.mirrors.row(accepted.row);
-    Listed {
-        id: i64::from(row.mirror.id.0),
-        settings: &row.mirror.settings,
-        state: &row.mirror.state,
-        absolute_url: row.url(accepted.protocol),
-        distance: accepted.distance,
-        score: accepted.score,
-        weight,
-        excluded: None,
-    }
-}
-
-fn listed_refused<'a>(
-    snapshot: &'a Snapshot,
-    location: &Location,
-    wanted: Wanted,
-    (row, reason): (u32, Reason),
-) -> Listed<'a> {
-    let mirror = snapshot.mirrors.row(row);
-    Listed {
-        id: i64::from(mirror.mirror.id.0),
-        settings: &mirror.mirror.settings,
-        state: &mirror.mirror.state,
-        absolute_url: filter::check_scheme(mirror, wanted).map_or("", |protocol| mirror.url(protocol)),
-        distance: location.place.distance(mirror),
-        score: 0,
-        weight: None,
-        excluded: Some((reason, mirror)),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::select::draw::Candidates;
 use crate::select::filter::{FileCopy, Source};
 use crate::select::score::Query;
 use crate::select::shortlist::{self, Shortlist};
-use crate::select::{Client, Wanted};
+use crate::select::{Client, Evaluation, Wanted};
 use crate::snapshot::Snapshot;
 
 /// Most bytes of candidates that a shard keeps.
@@ -122,9 +122,10 @@ impl Exchange<'_, '_, '_> {
         wanted: Wanted,
     ) -> Candidates {
         let location = self.locator.locate(origin);
-        let client = self.comparable(location.client());
-        self.evaluate(files, file, &location, client, wanted);
-        Candidates::of(&self.scratch.evaluation)
+        let client = comparable(self.snapshot, location.client());
+        let scratch = &mut self.scratch.evaluation;
+        scratch.evaluate(self.snapshot, files, file, &location, client, wanted);
+        Candidates::of(&scratch.evaluation)
     }
 
     fn draw_among(&mut self, candidates: &Candidates, count: usize) -> bool {
@@ -138,7 +139,7 @@ impl Exchange<'_, '_, '_> {
         self.choices.shortlists.find(among.shortlist).or_else(|| {
             let snapshot = self.snapshot;
             let location = self.locator.locate(origin);
-            let client = self.comparable(location.client());
+            let client = comparable(snapshot, location.client());
             if !client.is_located() {
                 return None;
             }
@@ -153,49 +154,56 @@ impl Exchange<'_, '_, '_> {
             Some(self.choices.shortlists.insert(among.shortlist, shortlist))
         })
     }
+}
 
-    /// The client without a network that no mirror stands in, so that clients which are alike share their candidates.
-    pub(super) fn comparable(&self, client: Client) -> Client {
-        let asn = if self.snapshot.mirrors.place_of_asn(client.asn).is_some() { client.asn } else { 0 };
-        Client { asn, ..client }
+/// The client without a network that no mirror stands in, so that clients which are alike share their candidates.
+pub(super) fn comparable(snapshot: &Snapshot, client: Client) -> Client {
+    let asn = if snapshot.mirrors.place_of_asn(client.asn).is_some() { client.asn } else { 0 };
+    Client { asn, ..client }
+}
+
+pub(super) fn source(snapshot: &Snapshot, file: FileRef<'_>) -> Source {
+    let rules = &snapshot.settings.rules;
+    Source {
+        size: file.size(),
+        modified: file.modified(),
+        outdated_minutes: rules.outdated_minutes(file.path()),
+        fix_timezone_offsets: rules.fix_timezone_offsets,
     }
+}
 
-    pub(super) fn source(&self, file: FileRef<'_>) -> Source {
-        let rules = &self.snapshot.settings.rules;
-        Source {
-            size: file.size(),
-            modified: file.modified(),
-            outdated_minutes: rules.outdated_minutes(file.path()),
-            fix_timezone_offsets: rules.fix_timezone_offsets,
-        }
-    }
+/// Memory of evaluations, used again from one to the next.
+#[derive(Default)]
+pub(super) struct EvaluationScratch {
+    pub(super) evaluation: Evaluation,
+    distances: Vec<f32>,
+}
 
+impl EvaluationScratch {
+    /// Evaluates all mirrors for `client`, which is at `location`.
     pub(super) fn evaluate(
         &mut self,
+        snapshot: &Snapshot,
         files: &FileIndex,
         file: FileRef<'_>,
         location: &Location,
         client: Client,
         wanted: Wanted,
     ) {
-        let snapshot = self.snapshot;
-        let mut distances = std::mem::take(&mut self.scratch.distances);
-        distances.resize(snapshot.mirrors.len(), 0.0);
+        self.distances.resize(snapshot.mirrors.len(), 0.0);
         for (row, _) in copies(snapshot, files, file) {
-            if let Some(distance) = distances.get_mut(row as usize) {
+            if let Some(distance) = self.distances.get_mut(row as usize) {
                 *distance = location.place.distance(snapshot.mirrors.row(row));
             }
         }
         let query = Query {
-            source: self.source(file),
+            source: source(snapshot, file),
             client,
-            distances: &distances,
+            distances: &self.distances,
             wanted,
-            weight_distribution_range: self.snapshot.settings.rules.weight_distribution_range,
+            weight_distribution_range: snapshot.settings.rules.weight_distribution_range,
         };
-        let copies = copies(self.snapshot, files, file);
-        self.scratch.evaluation.evaluate(&self.snapshot.mirrors, &query, copies);
-        self.scratch.distances = distances;
+        self.evaluation.evaluate(&snapshot.mirrors, &query, copies(snapshot, files, file));
     }
 }
 

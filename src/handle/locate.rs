@@ -76,6 +76,13 @@ pub struct Location {
 }
 
 impl Location {
+    /// Where `address` is, looked up without a cache.
+    pub fn look_up(geo: &GeoDatabase, address: IpAddr) -> Location {
+        let located = geo.locate(address);
+        let place = Rc::new(KnownPlace::new(located.place()));
+        Location { address, place, system: Rc::new(located.autonomous_system()) }
+    }
+
     /// The client as the rules see it.
     pub fn client(&self) -> Client {
         Client { country: self.place.country, continent: self.place.continent, asn: self.system.number }

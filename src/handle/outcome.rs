@@ -11,7 +11,7 @@ use crate::http::response::Status;
 pub struct Outcome {
     /// What sort of answer it got.
     pub kind: Kind,
-    /// Its status; where [`Kind::is_left_open`], the one that the answer will have unless it cannot be had.
+    /// Its status; where `is_offloaded`, the one that the answer will have unless it cannot be had.
     pub status: Status,
     /// How it was asked.
     pub method: Method,
@@ -21,12 +21,22 @@ pub struct Outcome {
     pub chosen: Chosen,
     /// Who asked; known where the choice depended on it.
     pub client: Option<Client>,
+    /// Nothing is answered yet: another thread makes the answer.
+    pub is_offloaded: bool,
 }
 
 impl Outcome {
     /// A request that was refused with `status` before anybody looked at what it asked for.
     pub fn refused(method: Method, status: Status) -> Outcome {
-        Outcome { kind: Kind::Refusal, status, method, file: None, chosen: Chosen::Nobody, client: None }
+        Outcome {
+            kind: Kind::Refusal,
+            status,
+            method,
+            file: None,
+            chosen: Chosen::Nobody,
+            client: None,
+            is_offloaded: false,
+        }
     }
 
     /// The file and the row of the mirror that a download is counted for: a `GET` that was redirected to a mirror.
@@ -47,13 +57,13 @@ pub enum Kind {
     Json,
     /// The JSON document of all mirrors of a file.
     MirrorList,
-    /// The page of all mirrors of a file: its document is made, and the caller has to answer.
+    /// The page of all mirrors of a file.
     MirrorListPage,
-    /// All mirrors with their state and counts: nothing is answered yet, and the caller has to.
+    /// All mirrors with their state and counts.
     MirrorStatistics,
     /// A hash of a file.
     Checksum,
-    /// The counts of a file, which the index does not have: nothing is answered yet, and the caller has to.
+    /// The counts of a file, which the index does not have.
     FileStatistics,
     /// The client's copy is as new as ours.
     NotModified,
@@ -80,11 +90,6 @@ impl Kind {
         Kind::Options,
         Kind::Refusal,
     ];
-
-    /// Whether the answer is left to the caller.
-    pub fn is_left_open(self) -> bool {
-        matches!(self, Kind::MirrorListPage | Kind::MirrorStatistics | Kind::FileStatistics)
-    }
 }
 
 /// A file of the index that an outcome is about.

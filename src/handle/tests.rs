@@ -101,6 +101,13 @@ fn ask_bytes(handler: &mut Handler, target: &str, fields: &str) -> Vec<u8> {
     out
 }
 
+/// The document of a mirror list, whose answer must be offloaded.
+fn list(handler: &mut Handler, target: &str, fields: &str) -> String {
+    assert_eq!(ask(handler, target, fields), "", "its answer is offloaded");
+    let document = handler.take_document().expect("a document");
+    String::from_utf8(document.write(target.contains("pretty"))).unwrap()
+}
+
 fn handler(mirrors: &[Mirror], copies: &[CopyOf], text: &str) -> Handler {
     Handler::new(Arc::new(snapshot(mirrors, copies, settings(text))), 7)
 }
@@ -226,7 +233,7 @@ fn private_fields_are_shown_on_request_only() {
     secret.settings.rsync_url = "rsync://user:secret@m3/".to_owned();
     secret.settings.comment = "secret".to_owned();
     let json =
-        |text: &str| ask(&mut handler(&[secret.clone()], &[CopyOf::Same], text), "/file.iso?mirrorlist", ACCEPT_JSON);
+        |text: &str| list(&mut handler(&[secret.clone()], &[CopyOf::Same], text), "/file.iso?mirrorlist", ACCEPT_JSON);
     assert!(!json("").contains("secret"));
     // A login is for the indexer alone.
     assert!(
@@ -241,10 +248,9 @@ fn a_page_gets_the_document_of_the_list() {
     let fallbacks = "Fallbacks:\n - URL: https://far/\n";
     for (copies, config) in [([CopyOf::Same, CopyOf::OtherSize], ""), ([CopyOf::OtherSize; 2], fallbacks)] {
         let mut handler = handler(&[mirror(3, "m3/"), mirror(4, "m4/")], &copies, config);
-        assert_eq!(ask(&mut handler, "/file.iso?mirrorlist", PARIS), "", "it is left to the caller");
-        let document = String::from_utf8(handler.take_document()).unwrap();
-        let json = ask(&mut handler, "/file.iso?mirrorlist", &format!("{PARIS}{ACCEPT_JSON}"));
-        assert_eq!(json.split("\r\n\r\n").nth(1), Some(document.as_str()));
+        let document = list(&mut handler, "/file.iso?mirrorlist", PARIS);
+        let json = list(&mut handler, "/file.iso?mirrorlist", &format!("{PARIS}{ACCEPT_JSON}"));
+        assert_eq!(json, document);
         let document = serde_json::from_str(&document).unwrap();
         let known = sample::members(&sample::full(Page::MirrorList));
         assert!(sample::members(&document).is_subset(&known), "{document}");
@@ -254,8 +260,8 @@ fn a_page_gets_the_document_of_the_list() {
 #[test]
 fn documents_are_compressed_where_both_sides_agree() {
     let mut handler = handler(&[mirror(3, "m3/")], &[CopyOf::Same], "Gzip: true");
-    let plain = ask(&mut handler, "/file.iso?mirrorlist", ACCEPT_JSON);
-    let packed = ask_bytes(&mut handler, "/file.iso?mirrorlist", &format!("{ACCEPT_JSON}Accept-Encoding: gzip\r\n"));
+    let plain = ask(&mut handler, "/file.iso", ACCEPT_JSON);
+    let packed = ask_bytes(&mut handler, "/file.iso", &format!("{ACCEPT_JSON}Accept-Encoding: gzip\r\n"));
     let end = memchr::memmem::find(&packed, b"\r\n\r\n").unwrap() + 4;
     let head = String::from_utf8_lossy(&packed[..end]).into_owned();
     assert!(
@@ -264,6 +270,49 @@ fn documents_are_compressed_where_both_sides_agree() {
     let mut unpacked = String::new();
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[end..]), &mut unpacked).unwrap();
     assert_eq!(Some(unpacked.as_str()), plain.split("\r\n\r\n").nth(1));
+}
+
+/// A document that the shard does not write itself is the one that it would write.
+#[test]
+fn long_documents_are_offloaded_and_tell_the_same() {
+    let mirrors: Vec<_> = (1..=200).map(|id| mirror(id, &format!("https://m{id}/"))).collect();
+    // Those that have another file are listed with the reason.
+    let copies: Vec<_> = (1..=200).map(|id| if id <= 5 { CopyOf::Same } else { CopyOf::OtherSize }).collect();
+    let (mut short, mut long) = (handler(&mirrors[..8], &copies[..8], ""), handler(&mirrors, &copies, ""));
+    let fields = format!("{PARIS}{ACCEPT_JSON}");
+    let answer = ask(&mut short, "/file.iso", &fields);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    for target in ["/file.iso", "/file.iso?pretty"] {
+        let (outcome, _) = outcome(&mut long, "GET", target, ACCEPT_JSON);
+        assert_eq!((outcome.kind, outcome.status, outcome.is_offloaded), (Kind::Json, Status::Ok, true));
+        assert!(matches!(outcome.chosen, Chosen::Mirror { row: 0..5, .. }), "{outcome:?}");
+        let document: Value = serde_json::from_str(&list(&mut long, target, &fields)).unwrap();
+        let (listed, excluded) = (&document["MirrorList"], document["ExcludedList"].as_array().unwrap());
+        assert_eq!((excluded.len(), &excluded[194]["ID"]), (195, &Value::from(200)));
+        assert_eq!(excluded[0]["ExcludeReason"], "File size mismatch");
+        // The first of them is who was chosen and is logged; whom the draw takes first differs.
+        assert!(listed[0]["ID"].as_u64().is_some_and(|id| id <= 5), "{listed}");
+        assert_eq!(document["IP"], "192.0.2.1");
+    }
+    let short: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let long: Value = serde_json::from_str(&list(&mut long, "/file.iso", &fields)).unwrap();
+    for part in ["FileInfo", "ClientInfo", "LocalJSPath"] {
+        assert_eq!(short[part], long[part]);
+    }
+    assert_eq!(short["ExcludedList"][0], long["ExcludedList"][0]);
+}
+
+/// What waits to be written keeps its snapshot, and no longer.
+#[test]
+fn a_written_list_leaves_its_snapshot_to_others() {
+    let mut handler = handler(&[mirror(3, "https://m3/")], &[CopyOf::Same], "");
+    let old = Arc::downgrade(handler.snapshot());
+    assert_eq!(ask(&mut handler, "/file.iso?mirrorlist", ACCEPT_JSON), "");
+    let document = handler.take_document().unwrap();
+    handler.adopt(Arc::new(snapshot(&[], &[], settings(""))));
+    assert_eq!(old.strong_count(), 1, "the list speaks of it");
+    assert!(String::from_utf8(document.write(false)).unwrap().contains("https://m3/"));
+    assert_eq!(old.strong_count(), 0);
 }
 
 #[test]
@@ -279,8 +328,8 @@ fn fallbacks_answer_when_nobody_may() {
     assert_eq!(document["Fallback"], true);
     assert_eq!(document["MirrorList"][0]["Name"], "fallback1");
     assert_eq!(document["MirrorList"][0]["ID"], -1);
-    let elsewhere = ask(&mut handler, "/file.iso?mirrorlist&fromip=192.0.2.161", &format!("{PARIS}{ACCEPT_JSON}"));
-    let document: Value = serde_json::from_str(elsewhere.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let elsewhere = list(&mut handler, "/file.iso?mirrorlist&fromip=192.0.2.161", &format!("{PARIS}{ACCEPT_JSON}"));
+    let document: Value = serde_json::from_str(&elsewhere).unwrap();
     assert_eq!((&document["IP"], &document["MirrorList"][0]["Name"]), (&"192.0.2.161".into(), &"fallback0".into()));
     assert!(ask(&mut handler, "/?mirrorlist&fromip=nowhere", PARIS).starts_with("HTTP/1.1 400 "));
 }
@@ -327,6 +376,37 @@ proptest! {
                     .collect();
                 prop_assert!(named.is_subset(&right), "{answer}");
                 prop_assert_eq!(named.is_empty(), right.is_empty(), "{}", answer);
+            }
+        }
+    }
+
+    /// A list of fallbacks takes the place of one of mirrors just when none of these may answer: the shard decides that by a
+    /// draw, and another thread evaluates all mirrors.
+    #[test]
+    fn fallbacks_are_listed_just_when_no_mirror_may_answer(
+        copies in prop::collection::vec(any_copy(), 1..40), outdated in prop::option::of(0u32..200), http: bool
+    ) {
+        let mirrors: Vec<_> = (1..=copies.len() as u32).map(|id| mirror(id, &format!("https://m{id}/"))).collect();
+        let mut settings = settings("Fallbacks: [{URL: 'https://last/'}, {URL: 'http://last/'}]");
+        if let Some(minutes) = outdated {
+            settings.rules.allow_outdated_files.push(OutdatedRule { prefix: "/file".to_owned(), minutes });
+        }
+        let without = Settings { fallbacks: Vec::new(), ..settings.clone() };
+        let mut handlers = [settings, without].map(|settings| {
+            Handler::new(Arc::new(snapshot(&mirrors, &copies, settings)), 1)
+        });
+        for client in ["192.0.2.1", "192.0.2.161", "203.0.113.40", "10.0.0.1"] {
+            for target in ["/file.iso?mirrorlist", "/file.iso?mirrorlist&fromip=192.0.2.97"] {
+                let proto = if http { "X-Forwarded-Proto: http\r\n" } else { "" };
+                let fields = format!("X-Forwarded-For: {client}\r\n{ACCEPT_JSON}{proto}");
+                let [listed, evaluated] = handlers.each_mut().map(|handler| list(handler, target, &fields));
+                let evaluated: Value = serde_json::from_str(&evaluated).unwrap();
+                let is_empty = evaluated["MirrorList"].as_array().unwrap().is_empty();
+                let listed: Value = serde_json::from_str(&listed).unwrap();
+                prop_assert_eq!(listed["Fallback"].as_bool(), is_empty.then_some(true), "{}", listed);
+                if !is_empty {
+                    prop_assert_eq!(listed, evaluated);
+                }
             }
         }
     }

@@ -164,12 +164,18 @@ impl<'o, 'a> Response<'o, 'a> {
 
     /// The same with `parts`, one after the other, as content.
     pub fn body_of<const N: usize>(self, parts: [&[u8]; N]) {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let head_only = self.envelope.head_only;
+        let out = self.head_of(parts.iter().map(|part| part.len()).sum());
+        if !head_only {
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+        }
+    }
+
+    /// Ends the head of a response with a body of `length`, and returns where that goes.
+    fn head_of(self, length: usize) -> &'o mut Vec<u8> {
         // Writing to a vector cannot fail.
         let _ = write!(self.out, "Content-Length: {length}\r\n\r\n");
-        if !self.envelope.head_only {
-            parts.iter().for_each(|part| self.out.extend_from_slice(part));
-        }
+        self.out
     }
 
     /// Ends a response whose status forbids a body (204, 304).
@@ -177,6 +183,9 @@ impl<'o, 'a> Response<'o, 'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 }
+
+/// Room behind a body for the head of its response: status line, dates and the like take some 300 bytes.
+const HEAD_ROOM: usize = 512;
 
 /// The content of an answer that is made beside its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,9 +197,29 @@ pub struct Content {
 }
 
 impl Content {
-    /// Appends the response that carries it.
-    pub fn respond(&self, envelope: Envelope<'_>, out: &mut Vec<u8>) {
-        Response::new(out, Status::Ok, envelope).lines(&self.lines).body(&self.body);
+    /// Content whose body has just the memory that it needs to become a response in place.
+    pub fn with_room(lines: String, mut body: Vec<u8>) -> Content {
+        body.reserve(HEAD_ROOM);
+        body.shrink_to(body.len().saturating_add(HEAD_ROOM));
+        Content { lines, body }
+    }
+
+    /// Appends the response that carries it. One that comes first uses the memory of the body: a shard that copied half a
+    /// megabyte into memory of its own would do nothing else for a tenth of a millisecond.
+    pub fn respond(self, envelope: Envelope<'_>, out: &mut Vec<u8>) {
+        let Content { lines, mut body } = self;
+        if !out.is_empty() || envelope.head_only {
+            return Response::new(out, Status::Ok, envelope).lines(&lines).body(&body);
+        }
+        let mut head = std::mem::take(out);
+        Response::new(&mut head, Status::Ok, envelope).lines(&lines).head_of(body.len());
+        let length = body.len();
+        body.resize(length.saturating_add(head.len()), 0);
+        body.copy_within(..length, head.len());
+        if let Some(start) = body.get_mut(..head.len()) {
+            start.copy_from_slice(&head);
+        }
+        *out = body;
     }
 }
 
@@ -210,4 +239,31 @@ pub fn plain(out: &mut Vec<u8>, status: Status, envelope: Envelope<'_>) {
 /// Ends `response` with a line of plain text.
 pub fn text(response: Response<'_, '_>, line: &str) {
     response.lines("Content-Type: text/plain; charset=utf-8\r\n").body_of([line.as_bytes(), b"\n"]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn content_becomes_the_same_response_in_place(body: Vec<u8>, with_room: bool, head_only: bool) {
+            let envelope = Envelope { date: b"Sun, 22 Nov 2026 12:00:00 GMT", persistence: Persistence::Close, head_only };
+            let content = |lines: &str| match with_room {
+                true => Content::with_room(lines.to_owned(), body.clone()),
+                false => Content { lines: lines.to_owned(), body: body.clone() },
+            };
+            let (mut first, mut second, mut expected) = (Vec::new(), b"before".to_vec(), b"before".to_vec());
+            content("X: y\r\n").respond(envelope, &mut first);
+            content("X: y\r\n").respond(envelope, &mut second);
+            Response::new(&mut expected, Status::Ok, envelope).lines("X: y\r\n").body(&body);
+            prop_assert_eq!(&second, &expected);
+            prop_assert_eq!(&first, &expected[b"before".len()..]);
+            if with_room && !head_only {
+                prop_assert!(first.capacity() <= body.len() + HEAD_ROOM);
+            }
+        }
+    }
 }

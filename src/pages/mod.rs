@@ -2,9 +2,9 @@
 //!
 //! A page takes a thousand times as long as a redirect, so no shard makes one. It puts a [`Question`] into a bounded queue,
 //! and the connection alone waits for the answer. What a page shows is a JSON document, which clients get as it is when they
-//! accept JSON:
+//! accept JSON. Long JSON answers of other kinds are made here for the same reason.
 //!
-//! - [`mirror_list`]: made by the shard, which evaluates the mirrors as it does for a redirect
+//! - [`mirror_list`]: the mirrors evaluated and written by the code of the shard's answers ([`Document`])
 //! - [`mirror_statistics`]: made here, with the counts of [`traffic`]
 //! - [`templates`]: what becomes HTML of it, built in or the operator's own; [`filters`] is how they show numbers and times
 //! - [`worker`]: takes the questions and gives the answers
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::handle::Settings;
+use crate::handle::{Document, Settings};
 use crate::http::response::Content;
 use crate::select::MirrorTable;
 
@@ -45,12 +45,12 @@ pub struct Question {
 /// What an answer is about.
 #[derive(Debug)]
 pub enum Subject {
-    /// The mirrors of a file.
+    /// The mirrors of a file, all or those that were drawn.
     MirrorList {
         /// The file.
         path: Vec<u8>,
         /// The document.
-        document: Vec<u8>,
+        document: Document,
     },
     /// All mirrors.
     MirrorStatistics {

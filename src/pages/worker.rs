@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, thread};
 
+use crossbeam::channel::{Sender, bounded};
+use mb_core::priority::run_when_idle;
 use mb_core::store::Store;
+use mb_core::supervise::keep_going;
 use mb_core::time::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::traffic::{Counted, RecentTraffic};
 use super::{Form, Page, Question, Subject, mirror_list, mirror_statistics};
-use crate::handle::Settings;
+use crate::handle::{JSON_LINES, Settings};
 use crate::http::json::JsonWriter;
 use crate::http::response::{Content, gzip};
 
@@ -23,8 +27,53 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Header fields that every answer has.
 const CACHE_CONTROL: &str = "Cache-Control: private, no-cache\r\n";
 
+/// The thread that makes pages and documents. It ends when this is dropped.
+pub struct Maker(Sender<Work>);
+
+/// Something to make, and where the result goes.
+struct Work {
+    make: Box<dyn FnOnce() -> Option<Content> + Send>,
+    made: oneshot::Sender<Option<Content>>,
+    /// Whose turn it is.
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Maker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start() -> io::Result<Maker> {
+        // One at a time, as turns are taken.
+        let (sender, work) = bounded::<Work>(1);
+        let run = move || {
+            run_when_idle();
+            keep_going("pages", || {
+                for Work { make, made, _turn } in &work {
+                    mb_core::fault::stop("make-page");
+                    // The client may be gone.
+                    let _ = made.send(make());
+                }
+            });
+        };
+        thread::Builder::new().name("pages".to_owned()).spawn(run)?;
+        Ok(Maker(sender))
+    }
+
+    /// Makes something when its `turn` has come; `None` when that fails.
+    async fn make(
+        &self,
+        turn: OwnedSemaphorePermit,
+        make: impl FnOnce() -> Option<Content> + Send + 'static,
+    ) -> Option<Content> {
+        let (made, result) = oneshot::channel();
+        self.0.try_send(Work { make: Box::new(make), made, _turn: turn }).ok()?;
+        result.await.ok()?
+    }
+}
+
 /// Answers questions, with counts from `store`, for as long as the returned future is polled.
-pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: Arc<dyn Store>) {
+pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: Arc<dyn Store>, maker: Arc<Maker>) {
     let traffic = Arc::new(RecentTraffic::new(move || {
         // A store that is away is reported where it is written to.
         Counted::read(&*store).inspect_err(|error| tracing::debug!("?mirrorstats: {error}")).ok()
@@ -36,7 +85,7 @@ pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: A
         mb_core::fault::point("pages");
         // A question that is dropped here is refused.
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let (traffic, turns) = (Arc::clone(&traffic), Arc::clone(&turns));
+        let (traffic, turns, maker) = (Arc::clone(&traffic), Arc::clone(&turns), Arc::clone(&maker));
         tokio::spawn(async move {
             let _place = place;
             let making = async {
@@ -45,12 +94,9 @@ pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: A
                     Subject::MirrorList { .. } => None,
                 };
                 let turn = turns.acquire_owned().await.ok()?;
-                let made = tokio::task::spawn_blocking(move || {
-                    let _turn = turn;
-                    let zipped = accepts_gzip && settings.gzip;
-                    make(&subject, form, counted.as_deref(), &settings, zipped, Timestamp::now())
-                });
-                made.await.ok()?
+                let zipped = accepts_gzip && settings.gzip;
+                let make = move || make(subject, form, counted.as_deref(), &settings, zipped, Timestamp::now());
+                maker.make(turn, make).await
             };
             let made = tokio::select! {
                 made = tokio::time::timeout(PATIENCE, making) => made.ok().flatten(),
@@ -67,39 +113,46 @@ pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: A
 
 /// The answer about `subject`; `None` when its template fails, which is reported.
 fn make(
-    subject: &Subject,
+    subject: Subject,
     form: Form,
     counted: Option<&Counted>,
     settings: &Settings,
     zipped: bool,
     now: Timestamp,
 ) -> Option<Content> {
-    let mut statistics = Vec::new();
-    let (page, document) = match subject {
-        Subject::MirrorList { document, .. } => (Page::MirrorList, document),
+    let pretty = form == Form::Json { pretty: true };
+    let encoding = if zipped { "Content-Encoding: gzip\r\n" } else { "" };
+    let zip = |body: Vec<u8>| if zipped { gzip(&body) } else { body };
+    let page = |page, members: serde_json::Result<_>| {
+        let members =
+            members.inspect_err(|error| tracing::error!("a document is no JSON: {error}: please report this"));
+        let body = settings.templates.render(page, members.ok()?)?.into_bytes();
+        Some(Content { lines: lines("text/html", encoding), body: zip(body) })
+    };
+    match subject {
+        Subject::MirrorList { path, document } => {
+            // Nothing of a snapshot is kept while the document is compressed or made into a page.
+            let document = document.write(pretty);
+            match form {
+                // As the shard answers with short ones.
+                Form::Json { .. } => Some(Content { lines: format!("{encoding}{JSON_LINES}"), body: zip(document) }),
+                Form::Page => page(Page::MirrorList, mirror_list::context(&document, &path, now)),
+            }
+        }
         Subject::MirrorStatistics { mirrors } => {
-            let mut json = JsonWriter::new(&mut statistics, form == Form::Json { pretty: true });
+            let mut document = Vec::new();
+            let mut json = JsonWriter::new(&mut document, pretty);
             let (expose_private, path) = (settings.expose_private_fields, &settings.local_js_path);
-            mirror_statistics::write(&mut json, mirrors, counted, now, expose_private, path);
-            (Page::MirrorStatistics, &statistics)
+            mirror_statistics::write(&mut json, &mirrors, counted, now, expose_private, path);
+            match form {
+                Form::Json { .. } => Some(Content { lines: lines("application/json", encoding), body: zip(document) }),
+                Form::Page => page(Page::MirrorStatistics, mirror_statistics::context(&document)),
+            }
         }
-    };
-    let (kind, mut body) = match form {
-        Form::Json { .. } => ("application/json", document.clone()),
-        Form::Page => {
-            let members = match subject {
-                Subject::MirrorList { path, .. } => mirror_list::context(document, path, now),
-                Subject::MirrorStatistics { .. } => mirror_statistics::context(document),
-            };
-            let members =
-                members.inspect_err(|error| tracing::error!("a document is no JSON: {error}: please report this"));
-            ("text/html", settings.templates.render(page, members.ok()?)?.into_bytes())
-        }
-    };
-    let mut lines = format!("{CACHE_CONTROL}Content-Type: {kind}; charset=utf-8\r\n");
-    if zipped {
-        body = gzip(&body);
-        lines.push_str("Content-Encoding: gzip\r\n");
     }
-    Some(Content { lines, body })
+}
+
+/// Header fields of an answer of type `kind`, with those of its `encoding`.
+fn lines(kind: &str, encoding: &str) -> String {
+    format!("{CACHE_CONTROL}Content-Type: {kind}; charset=utf-8\r\n{encoding}")
 }

@@ -19,7 +19,7 @@ use super::{Senses, Shard};
 use crate::handle::Peer;
 use crate::http::response::Content;
 use crate::metrics::hand_over::exchange;
-use crate::pages;
+use crate::pages::{self, Form, Subject};
 use crate::snapshot::{Publication, Snapshot};
 use crate::stats::{Options, Statistics, file_statistics};
 
@@ -153,15 +153,20 @@ impl Harness {
     }
 
     fn answer_questions(&mut self) -> bool {
-        let content = |body: &str| Content { lines: "Content-Type: text/plain\r\n".to_owned(), body: body.into() };
+        let content = |body: Vec<u8>| Content { lines: "Content-Type: text/plain\r\n".to_owned(), body };
         let mut was_asked = false;
         while let Ok(question) = self.pages.try_recv() {
             was_asked = true;
-            let _ = question.answer.send(content("a page"));
+            let is_pretty = question.form == Form::Json { pretty: true };
+            let body = match question.subject {
+                Subject::MirrorList { document, .. } => document.write(is_pretty),
+                Subject::MirrorStatistics { .. } => b"a page".to_vec(),
+            };
+            let _ = question.answer.send(content(body));
         }
         while let Ok(question) = self.counts.try_recv() {
             was_asked = true;
-            let _ = question.answer.send(content("counts"));
+            let _ = question.answer.send(content(b"counts".to_vec()));
         }
         was_asked
     }

@@ -325,7 +325,7 @@ impl Shard {
                     recorder.record(&outcome, &request, handler, moment);
                     consumed = consumed.saturating_add(length);
                     let then = if request.persistence == Persistence::Close { then } else { Then::Stay };
-                    if outcome.kind.is_left_open() {
+                    if outcome.is_offloaded {
                         let pending = self.questions.ask(&outcome, handler, &request);
                         let (kept, more) = match then {
                             Then::Stay => (rest.len().saturating_sub(length), true),

@@ -21,30 +21,23 @@ use crate::stats::file_statistics::{self, Asked};
 pub struct Questions {
     /// About the counts of a file.
     pub statistics: mpsc::Sender<file_statistics::Question>,
-    /// For pages.
+    /// For pages and long documents.
     pub pages: mpsc::Sender<pages::Question>,
 }
 
 impl Questions {
-    /// Passes `request` on, which `handler` answered last, and left open with `outcome`.
+    /// Passes `request` on, which `handler` answered last, and offloaded with `outcome`.
     pub fn ask(&self, outcome: &Outcome, handler: &mut Handler, request: &Request<'_>) -> Pending {
         let parameters = Target::parse(request.target).map(|target| Parameters::of(&target)).unwrap_or_default();
         let (sender, receiver) = oneshot::channel();
-        let is_taken = match outcome.kind {
-            Kind::MirrorListPage | Kind::MirrorStatistics => {
-                let question = pages::Question {
-                    subject: subject(outcome, handler),
-                    form: match request.accepts_json {
-                        true => Form::Json { pretty: parameters.pretty },
-                        false => Form::Page,
-                    },
-                    accepts_gzip: request.accepts_gzip,
-                    settings: Arc::clone(&handler.snapshot().settings),
-                    answer: sender,
-                };
+        let is_taken = match page_of(outcome, handler, request, &parameters) {
+            Some((subject, form)) => {
+                let accepts_gzip = request.accepts_gzip;
+                let settings = Arc::clone(&handler.snapshot().settings);
+                let question = pages::Question { subject, form, accepts_gzip, settings, answer: sender };
                 self.pages.try_send(question).is_ok()
             }
-            _ => {
+            None => {
                 let period = match parameters.directive {
                     Directive::Stats { period } => period,
                     _ => b"",
@@ -62,14 +55,21 @@ impl Questions {
     }
 }
 
-fn subject(outcome: &Outcome, handler: &mut Handler) -> Subject {
-    match outcome.kind {
-        Kind::MirrorListPage => {
-            let path = handler.path(outcome).to_owned();
-            Subject::MirrorList { path, document: handler.take_document() }
-        }
-        _ => Subject::MirrorStatistics { mirrors: Arc::clone(&handler.snapshot().mirrors) },
+/// The page or document that `request` wants; `None` for what is none.
+fn page_of(
+    outcome: &Outcome,
+    handler: &mut Handler,
+    request: &Request<'_>,
+    parameters: &Parameters<'_>,
+) -> Option<(Subject, Form)> {
+    let json = Form::Json { pretty: parameters.pretty };
+    if outcome.kind == Kind::MirrorStatistics {
+        let subject = Subject::MirrorStatistics { mirrors: Arc::clone(&handler.snapshot().mirrors) };
+        return Some((subject, if request.accepts_json { json } else { Form::Page }));
     }
+    let document = handler.take_document()?;
+    let subject = Subject::MirrorList { path: handler.path(outcome).to_owned(), document };
+    Some((subject, if outcome.kind == Kind::MirrorListPage { Form::Page } else { json }))
 }
 
 /// A request whose answer is on its way.

@@ -6,9 +6,9 @@ use std::net::TcpStream;
 
 use crate::harness::PATIENCE;
 use crate::harness::eventually;
+use crate::harness::metrics::scrape;
 use crate::harness::redirector::{Redirector, get};
 use crate::harness::redis::Redis;
-use crate::metrics::page::scrape;
 
 /// The values of `http` that must never be sent.
 const HOSTILE_URLS: [(&str, &str); 8] = [

@@ -18,6 +18,7 @@ mod many_mirrors;
 mod metrics;
 mod migrate;
 mod mirror_changes;
+mod mirror_lists;
 mod no_threads;
 mod outdated_files;
 mod outside_changes;

@@ -4,8 +4,8 @@ use std::fs;
 
 use crate::harness::eventually;
 use crate::harness::http::Connection;
+use crate::harness::metrics::scrape;
 use crate::harness::redirector::Redirector;
-use crate::metrics::page::scrape;
 
 fn refused(redirector: &Redirector, arguments: &[&str]) -> String {
     let output = redirector.run(arguments);

@@ -15,11 +15,11 @@ use std::thread::JoinHandle;
 
 use crate::harness::eventually;
 use crate::harness::host::Place;
+use crate::harness::metrics::scrape;
 use crate::harness::redirector::Redirector;
 use crate::harness::redis::Redis;
 use crate::harness::servers::MirrorSites;
 use crate::harness::tree::{self, USUAL_TIME};
-use crate::metrics::page::scrape;
 
 const RPC: &str = "Sesame-of-RPC";
 const REDIS: &str = "Sesame-of-Redis";

@@ -34,7 +34,7 @@ fn clients_that_never_read(clients: usize, allowed: u64) {
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).expect("descriptors");
     let mut redirector = Redirector::new();
-    redirector.set("ConnectionBuffersPerShard", &format!("{allowed}MiB"));
+    redirector.set("ConnectionBuffersPerShard", format!("{allowed}MiB"));
     let names: Vec<String> = (0..4).map(|number| format!("m{number}")).collect();
     let mirrors: Vec<(&str, Place)> = names.iter().map(|name| (name.as_str(), Place::Paris)).collect();
     let _mirrors = redirector.start_with_mirrors(&mirrors);

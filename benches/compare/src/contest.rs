@@ -63,7 +63,7 @@ pub(crate) const OURS: [Setting; 2] = [
 ];
 
 /// The same of another build.
-const BEFORE: [Setting; 2] =
+pub(crate) const BEFORE: [Setting; 2] =
     [Setting { name: "before, io_uring", ..OURS[0] }, Setting { name: "before, epoll", ..OURS[1] }];
 
 /// Starts a daemon.

@@ -5,6 +5,7 @@
 //! - [`workload`]: what they are asked
 //! - [`wrk`], [`idle`]: who asks
 //! - [`swap`]: our answers while the index is exchanged, every one verified
+//! - [`lists`]: redirects beside clients that ask for mirror lists all the time
 //! - [`spread`]: connections over two shards
 //! - [`index`]: times and sizes of the index itself
 //! - [`process`], [`interrupt`]: servers and their end
@@ -17,6 +18,7 @@ mod error;
 mod idle;
 mod index;
 mod interrupt;
+mod lists;
 mod places;
 mod process;
 mod result;
@@ -68,7 +70,7 @@ pub(crate) struct Arguments {
     /// Connections that do nothing, in the workload that has them
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
-    /// Requests per second while the index is exchanged
+    /// Requests per second while the index is exchanged, and beside mirror lists
     #[arg(long, default_value_t = 5_000.0)]
     rate: f64,
     /// Core of the servers; by default the first one that this process may use
@@ -151,6 +153,9 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
             results.index = Some(index::measure(&world, temporary.path())?);
         }
         contest::run(arguments, &programs, &world, &workloads, &interrupt, &mut results)?;
+        if workloads.contains(&Workload::Lists) {
+            lists::run(arguments, &programs, &world, &interrupt, &mut results)?;
+        }
         if workloads.contains(&Workload::Swap) {
             swap::run(arguments, &programs, &world, &interrupt, &mut results)?;
         }

@@ -31,12 +31,13 @@ pub(crate) struct Measurement {
     pub(crate) idle_bytes: Option<f64>,
 }
 
-/// Load at a fixed rate during swaps; latencies from the intended moment, in microseconds.
+/// Load at a fixed rate beside something else; latencies from the intended moment, in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct SwapResult {
+pub(crate) struct PacedResult {
     server: &'static str,
     what: &'static str,
-    swaps: u64,
+    /// How often the other thing was done meanwhile: swaps, or mirror lists.
+    times: u64,
     answered: u64,
     failed: u64,
     p50_us: f64,
@@ -44,13 +45,27 @@ pub(crate) struct SwapResult {
     p999_us: f64,
 }
 
-impl SwapResult {
-    pub(crate) fn new(server: &'static str, what: &'static str, swaps: u64, report: &Report) -> SwapResult {
+impl PacedResult {
+    pub(crate) fn new(server: &'static str, what: &'static str, times: u64, report: &Report) -> PacedResult {
         let micros = |quantile| report.latency(quantile).as_nanos() as f64 / 1e3;
-        let swaps = if what == "no swaps" { 0 } else { swaps };
         let (answered, failed) = (report.answered(), report.failures());
         let (p50_us, p99_us, p999_us) = (micros(0.5), micros(0.99), micros(0.999));
-        SwapResult { server, what, swaps, answered, failed, p50_us, p99_us, p999_us }
+        PacedResult { server, what, times, answered, failed, p50_us, p99_us, p999_us }
+    }
+
+    /// Several rounds of the same as one: the sums of what was counted, the medians of the latencies.
+    pub(crate) fn of_rounds(rounds: &[PacedResult]) -> Option<PacedResult> {
+        let sum = |count: fn(&PacedResult) -> u64| rounds.iter().map(count).sum();
+        let middle = |latency: fn(&PacedResult) -> f64| median(rounds.iter().map(latency).collect());
+        Some(PacedResult {
+            times: sum(|round| round.times),
+            answered: sum(|round| round.answered),
+            failed: sum(|round| round.failed),
+            p50_us: middle(|round| round.p50_us)?,
+            p99_us: middle(|round| round.p99_us)?,
+            p999_us: middle(|round| round.p999_us)?,
+            ..*rounds.first()?
+        })
     }
 }
 
@@ -61,7 +76,9 @@ pub(crate) struct Results {
     versions: Vec<String>,
     workload_size: String,
     measurements: Vec<Measurement>,
-    pub(crate) swaps: Vec<SwapResult>,
+    pub(crate) swaps: Vec<PacedResult>,
+    /// Without and beside mirror lists.
+    pub(crate) lists: Vec<PacedResult>,
     pub(crate) change_ms: Option<Vec<f64>>,
     /// Largest part that one of two shards had, in each round.
     pub(crate) spread: Option<Vec<f64>>,
@@ -81,6 +98,7 @@ impl Results {
             ),
             measurements: Vec::new(),
             swaps: Vec::new(),
+            lists: Vec::new(),
             change_ms: None,
             spread: None,
             index: None,
@@ -133,7 +151,7 @@ impl Results {
         if !idle.is_empty() {
             let _ = writeln!(text, "\nResident memory that an idle connection adds: {}.", idle.join(", "));
         }
-        self.write_swaps(&mut text);
+        self.write_paced(&mut text);
         if let Some(times) = &self.change_ms {
             let middle = median(times.clone()).unwrap_or_default();
             let longest = times.iter().copied().fold(0.0, f64::max);
@@ -166,16 +184,19 @@ impl Results {
         text
     }
 
-    fn write_swaps(&self, text: &mut String) {
-        if self.swaps.is_empty() {
+    fn write_paced(&self, text: &mut String) {
+        if self.swaps.is_empty() && self.lists.is_empty() {
             return;
         }
-        text.push_str("\n| at a fixed rate | server | swaps | right answers | failed | p50 µs | p99 µs | p99.9 µs |\n");
+        text.push_str(
+            "\n| at a fixed rate | server | swaps, lists | right answers | failed | p50 µs | p99 µs | p99.9 µs |\n",
+        );
         text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
-        for SwapResult { server, what, swaps, answered, failed, p50_us, p99_us, p999_us } in &self.swaps {
+        let paced = self.lists.iter().chain(&self.swaps);
+        for PacedResult { server, what, times, answered, failed, p50_us, p99_us, p999_us } in paced {
             let _ = writeln!(
                 text,
-                "| {what} | {server} | {swaps} | {answered} | {failed} | {p50_us:.0} | {p99_us:.0} | {p999_us:.0} |"
+                "| {what} | {server} | {times} | {answered} | {failed} | {p50_us:.0} | {p99_us:.0} | {p999_us:.0} |"
             );
         }
     }

@@ -18,7 +18,7 @@ use mb_load::{File, Limit, Pace, Plan, Report, Running, start};
 use crate::contest::{Daemon, OURS, start_daemon};
 use crate::interrupt::Interrupt;
 use crate::places::NETWORKS;
-use crate::result::{Results, SwapResult};
+use crate::result::{PacedResult, Results};
 use crate::world::{ONLY_ON_FIRST, Size, World, mirror_name, path};
 use crate::{Arguments, BenchError};
 
@@ -31,11 +31,14 @@ const FILES: usize = 100_000;
 /// How long an answer may take to change.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The load without changes.
+const NO_SWAPS: &str = "no swaps";
+
 /// From the start of a daemon to the first load.
-const SETTLING: Duration = Duration::from_secs(2);
+pub(crate) const SETTLING: Duration = Duration::from_secs(2);
 
 /// Between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Measures the load without swaps, with new mirror tables, and with new file indexes.
 pub(crate) fn run(
@@ -65,10 +68,11 @@ pub(crate) fn run(
         let mut report = |what: &'static str, change: &mut dyn FnMut() -> Result<(), BenchError>| {
             eprintln!("{what}, {name}");
             let (report, swaps) = under_load(arguments, world, daemon.address, duration, interrupt, change)?;
-            results.swaps.push(SwapResult::new(name, what, swaps, &report));
+            let swaps = if what == NO_SWAPS { 0 } else { swaps };
+            results.swaps.push(PacedResult::new(name, what, swaps, &report));
             Ok::<_, BenchError>(())
         };
-        report("no swaps", &mut || {
+        report(NO_SWAPS, &mut || {
             std::thread::sleep(LOOK_AGAIN);
             Ok(())
         })?;
@@ -123,7 +127,7 @@ impl Publication {
 }
 
 /// Repeats `change` while load at a fixed rate is answered. Returns what became of it, and the number of changes.
-fn under_load(
+pub(crate) fn under_load(
     arguments: &Arguments,
     world: &World,
     address: SocketAddr,

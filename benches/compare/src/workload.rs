@@ -23,6 +23,8 @@ pub(crate) enum Workload {
     Json,
     /// From a `disable` to the first changed answer.
     Change,
+    /// Redirects at a fixed rate, without and beside clients of mirror lists.
+    Lists,
     /// How evenly connections are spread over two shards.
     Spread,
     /// Random files and clients, many distinct sets of mirrors.
@@ -39,7 +41,7 @@ impl Workload {
         use Workload::*;
         let of: &[Workload] = match world {
             "small" => &[Small],
-            "complete" => &[KeepAlive, Pipelined, PerRequest, Random, Idle, Json, Change, Spread],
+            "complete" => &[KeepAlive, Pipelined, PerRequest, Random, Idle, Json, Lists, Change, Spread],
             _ => &[Sets, Swap, Index],
         };
         of.iter().copied()
@@ -56,6 +58,7 @@ impl Workload {
             Workload::Idle => "random, beside idle connections",
             Workload::Json => "random, JSON",
             Workload::Change => "`disable` to the first changed answer",
+            Workload::Lists => "mirror lists beside redirects",
             Workload::Spread => "spread over two shards",
             Workload::Sets => "random, many sets of mirrors",
             Workload::Swap => "swaps under load",
@@ -65,7 +68,7 @@ impl Workload {
 
     /// Whether all servers are asked by wrk, only ours, or none.
     pub(crate) fn by_wrk(self) -> bool {
-        !matches!(self, Workload::Change | Workload::Spread | Workload::Swap | Workload::Index)
+        !matches!(self, Workload::Lists | Workload::Change | Workload::Spread | Workload::Swap | Workload::Index)
     }
 
     pub(crate) fn only_ours(self) -> bool {

@@ -102,7 +102,7 @@ impl World {
         let text = format!(
             "Repository: {0}/repository\nStateDir: {0}/state\nGeoipDatabasePath: {0}/geo\nDatabase: embedded\n\
              ListenAddress: 127.0.0.1:{1}\nRPCListenAddress: 127.0.0.1:{2}\nMetricsListenAddress: ''\nShards: {shards}\n\
-             Runtime: {runtime}\nRepositoryScanInterval: 0\n",
+             Runtime: {runtime}\nRepositoryScanInterval: 0\nGzip: true\n",
             self.folder.display(),
             ports[0],
             ports[1],

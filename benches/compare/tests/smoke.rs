@@ -32,7 +32,7 @@ fn a_tiny_comparison_has_every_row() {
             "--rate",
             "200",
         ])
-        .args(["--only", "idle,change,spread,swap,index", "--servers", "floor,nginx,epoll"])
+        .args(["--only", "idle,lists,change,spread,swap,index", "--servers", "floor,nginx,epoll"])
         .arg("--json")
         .arg(&json)
         .output()
@@ -48,6 +48,9 @@ fn a_tiny_comparison_has_every_row() {
         serde_json::from_slice(&std::fs::read(&json).expect("results")).expect("results in JSON");
     let swaps = results["swaps"].as_array().expect("swaps");
     assert!(!swaps.is_empty() && swaps.iter().all(|swap| swap["failed"] == 0), "{results:#}");
+    let lists = results["lists"].as_array().expect("mirror lists");
+    assert!(lists.len() == 2 && lists.iter().all(|row| row["failed"] == 0), "{results:#}");
+    assert!(lists[0]["times"] == 0 && lists[1]["times"].as_u64() > Some(0), "{results:#}");
     assert!(results["change_ms"][0].as_f64().is_some_and(|time| time > 0.0), "{results:#}");
     assert!(results["spread"][0].as_f64().is_some_and(|part| (0.5..1.0).contains(&part)), "{results:#}");
     assert!(results["index"]["bytes_per_file"].as_f64().is_some_and(|bytes| bytes > 0.0), "{results:#}");

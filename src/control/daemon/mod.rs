@@ -174,6 +174,7 @@ struct Loaded {
     statistics: Statistics,
     counts_asked: mpsc::Receiver<file_statistics::Question>,
     pages_asked: mpsc::Receiver<crate::pages::Question>,
+    maker: Arc<worker::Maker>,
     pool: Arc<Pool>,
 }
 
@@ -199,6 +200,7 @@ async fn load(options: &Options, inheritance: &mut Option<Inheritance>) -> Resul
     let statistics = Statistics::start(&stats::Options::from(&config), Arc::clone(&prepared.store))?;
     let (counts, counts_asked) = mpsc::channel(file_statistics::QUESTIONS_WAITING);
     let (pages, pages_asked) = mpsc::channel(worker::QUESTIONS_WAITING);
+    let maker = Arc::new(worker::Maker::start()?);
     let questions = Questions { statistics: counts, pages };
     let connections = descriptors::connections(descriptors, config.max_connections);
     let intake = statistics.intake();
@@ -219,6 +221,7 @@ async fn load(options: &Options, inheritance: &mut Option<Inheritance>) -> Resul
         statistics,
         counts_asked,
         pages_asked,
+        maker,
         pool,
     })
 }
@@ -236,7 +239,7 @@ async fn begin(
     inheritance: &mut Option<Inheritance>,
 ) -> Result<Daemon, DaemonError> {
     let Loaded { log, config, prepared, downloads, left, rpc_socket, metrics_socket, .. } = loaded;
-    let Loaded { statistics, counts_asked, pages_asked, pool, .. } = loaded;
+    let Loaded { statistics, counts_asked, pages_asked, maker, pool, .. } = loaded;
     let Prepared { store, table, watch, publication, missing_geo } = prepared;
     let served = accept(&pool, downloads, left).await;
     let pid_file = match (served, &options.pid_file) {
@@ -303,7 +306,7 @@ async fn begin(
                 file_statistics::answer_questions(&mut *counts_asked.lock().await, Arc::clone(&store)).await;
             });
             let pages = keep_running("pages", || async {
-                worker::answer_questions(&mut *pages_asked.lock().await, Arc::clone(&store)).await;
+                worker::answer_questions(&mut *pages_asked.lock().await, Arc::clone(&store), Arc::clone(&maker)).await;
             });
             tokio::join!(counts, pages);
         }),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_left_open_is_filled_in() {
+    async fn what_is_offloaded_is_filled_in() {
         let mut settings = MirrorSettings { http_url: "192.0.2.5/".into(), ..MirrorSettings::default() };
         assert_eq!(fill_in(&mut settings, &paris()).await, Vec::<String>::new());
         assert_eq!((settings.latitude, settings.longitude), (48.8566, 2.3522));

@@ -104,6 +104,15 @@ impl Connection {
         }
     }
 
+    /// Whether nothing has come that was not read yet.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true).expect("mode");
+        let peeked = stream.peek(&mut [0; 1]);
+        stream.set_nonblocking(false).expect("mode");
+        self.stream.buffer().is_empty() && peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     fn receive_answer(&mut self, with_body: bool) -> std::io::Result<Response> {
         let status_line = self.line()?;
         let status = status_line.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| {
