@@ -127,7 +127,7 @@ fn make(
         let members =
             members.inspect_err(|error| tracing::error!("a document is no JSON: {error}: please report this"));
         let body = settings.templates.render(page, members.ok()?)?.into_bytes();
-        Some(Content { lines: lines("text/html", encoding), body: zip(body) })
+        Some(Content::with_room(lines("text/html", encoding), zip(body)))
     };
     match subject {
         Subject::MirrorList { path, document } => {
@@ -135,7 +135,7 @@ fn make(
             let document = document.write(pretty);
             match form {
                 // As the shard answers with short ones.
-                Form::Json { .. } => Some(Content { lines: format!("{encoding}{JSON_LINES}"), body: zip(document) }),
+                Form::Json { .. } => Some(Content::with_room(format!("{encoding}{JSON_LINES}"), zip(document))),
                 Form::Page => page(Page::MirrorList, mirror_list::context(&document, &path, now)),
             }
         }
@@ -145,7 +145,7 @@ fn make(
             let (expose_private, path) = (settings.expose_private_fields, &settings.local_js_path);
             mirror_statistics::write(&mut json, &mirrors, counted, now, expose_private, path);
             match form {
-                Form::Json { .. } => Some(Content { lines: lines("application/json", encoding), body: zip(document) }),
+                Form::Json { .. } => Some(Content::with_room(lines("application/json", encoding), zip(document))),
                 Form::Page => page(Page::MirrorStatistics, mirror_statistics::context(&document)),
             }
         }
