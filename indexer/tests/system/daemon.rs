@@ -1,6 +1,6 @@
 //! `mb-indexer run`.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use mb_core::link::{Event, Request};
@@ -176,4 +176,29 @@ fn a_new_one_starts_where_another_was_killed() {
     let mut second = site.start_indexer(&["-supervised"]);
     drop(second.0.stdin.take());
     assert_eq!(wait_for_exit(&mut second), 0);
+}
+
+/// A daemon that is stopped does not read the log of its indexer: every thread that logged waited for it.
+#[test]
+fn a_log_that_is_not_read_holds_nothing_up() {
+    let site = Site::with_configuration("RepositoryScanInterval: 0");
+    site.write("a", "a", 1_700_000_000);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    while writer.write(b"\n").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).unwrap();
+    let child = site.program(&["run"]).stderr(writer).env("RUST_LOG", "trace").spawn().unwrap();
+    let mut indexer = Server(child);
+    wait_for("the indexer to listen", || {
+        std::os::unix::net::UnixStream::connect(mb_core::link::socket_path(&site.state_dir())).ok()
+    });
+    for force in [false, true] {
+        let event = site.request(&Request::ScanSource { rehash: true, force });
+        assert!(matches!(event, Event::Done { .. }), "{event:?}");
+    }
+    terminate(&indexer);
+    assert_eq!(wait_for_exit(&mut indexer), 0);
+    drop(reader);
 }
