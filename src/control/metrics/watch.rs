@@ -51,7 +51,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches `sources`, for as long as [`Watch::run`] runs.
+    /// Watches `sources`, for as long as [`Watch::collect`] and [`Watch::ask_store`] run.
     ///
     /// # Errors
     /// See [`Totals::new`].
