@@ -9,6 +9,8 @@
 //! - publishing: [`Publisher`] writes generations so that a crash at any moment leaves a usable index
 //! - opening: [`open_newest_files`], [`open_newest_mirrors`] check a generation in full, once, and fall back on the one
 //!   before when it is refused
+//! - looking: [`identify`] and [`check_current`] tell by headers and lengths alone which generations there are, and whether
+//!   what was published was deleted or truncated since
 //! - reading: [`FileIndex::lookup`], [`FileIndex::resolve`] on the request path; [`MirrorIndex::mirrors`] once per
 //!   generation
 //!
