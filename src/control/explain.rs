@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::handle::{Handler, Peer, Settings};
 use crate::http::date::http_date;
 use crate::http::request::{ForwardedFor, Method, Persistence, Request};
-use crate::http::response::Envelope;
+use crate::http::response::{Envelope, Status};
 use crate::snapshot::Snapshot;
 
 /// Why a mirror that the answer does not even mention is not chosen. Of a mirror that differs in very many files the index
@@ -162,18 +162,15 @@ fn ask(snapshot: &Snapshot, file: &[u8], from: IpAddr) -> Result<Document, Expla
     let mut answer = Vec::new();
     // Nothing is drawn for a mirror list, so the seed does not matter.
     let mut handler = Handler::new(Arc::new(snapshot), 0);
-    handler.handle(&request, Peer::Host(IpAddr::V4(Ipv4Addr::LOCALHOST)), envelope, &mut answer);
-    read(&answer)
-}
-
-fn read(answer: &[u8]) -> Result<Document, ExplainError> {
-    match answer.get(9..12) {
-        Some(b"200") => {}
-        Some(b"403") => return Err(ExplainError::Forbidden),
+    let outcome = handler.handle(&request, Peer::Host(IpAddr::V4(Ipv4Addr::LOCALHOST)), envelope, &mut answer);
+    match outcome.status {
+        Status::Ok => {}
+        Status::Forbidden => return Err(ExplainError::Forbidden),
         // A folder is answered by the fallbacks, of which there are none here.
-        Some(b"404" | b"503") => return Err(ExplainError::NoFile),
+        Status::NotFound | Status::ServiceUnavailable => return Err(ExplainError::NoFile),
         _ => return Err(ExplainError::Answer("not a status that a mirror list can have")),
     }
-    let head = memchr::memmem::find(answer, b"\r\n\r\n").ok_or(ExplainError::Answer("no end of the head"))?;
-    serde_json::from_slice(&answer[head + 4..]).map_err(|_| ExplainError::Answer("not the document of a mirror list"))
+    let document = handler.take_document().ok_or(ExplainError::Answer("without a document"))?;
+    serde_json::from_slice(&document.write(false))
+        .map_err(|_| ExplainError::Answer("not the document of a mirror list"))
 }
