@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// How long another process may hold it. Each does so for milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long another process may hold it. Each does so for milliseconds, and any program that can open
+/// the folder can hold it for longer: well below the limits of what is done under the lock.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -21,7 +22,7 @@ pub struct FolderLock {
 }
 
 /// Locks the folder of `file`. `None` where that is not to be had: on a file system without such locks, or when another program
-/// holds it for longer than two seconds. Blocks.
+/// holds it for longer than half a second. Blocks.
 pub fn lock_folder_of(file: &Path) -> Option<FolderLock> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = File::open(folder).ok()?;

@@ -155,8 +155,10 @@ impl MirrorTable {
     fn publish_if_changed(&self) -> Result<Option<Replaced>, UnpublishedError> {
         let mut lock = self.publisher.lock()?;
         let after = self.publishable_mirrors()?;
-        let published = mb_index::open_newest_mirrors(&self.index_dir).index.map(|table| table.mirrors());
-        if published.as_ref() == Some(&after) {
+        let opened = mb_index::open_newest_mirrors(&self.index_dir);
+        let published = opened.index.map(|table| table.mirrors());
+        // What the shards use is newer than a generation that was opened in place of a damaged one.
+        if opened.refused.is_empty() && published.as_ref() == Some(&after) {
             return Ok(None);
         }
         lock.publish(None, &after)?;

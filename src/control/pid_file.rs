@@ -79,9 +79,21 @@ fn replace(path: &Path, takes_over: bool) -> io::Result<File> {
             file
         }
     };
-    // Without such locks nobody is kept from taking the file, as with other daemons.
-    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    lock(&file);
     Ok(file)
+}
+
+/// Locks the file, at once or when the process that has it now has ended. On a file system without such
+/// locks no other daemon is kept from taking the file.
+fn lock(file: &File) {
+    if flock(file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK)
+        && let Ok(same) = file.try_clone()
+    {
+        // Without a thread the file stays unlocked, as on such a file system.
+        let _ = std::thread::Builder::new().name("pid-file".to_owned()).spawn(move || {
+            let _ = flock(&same, FlockOperation::LockExclusive);
+        });
+    }
 }
 
 /// The process id in the file at `path`, if a daemon runs with it.

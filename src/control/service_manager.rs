@@ -6,7 +6,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -50,13 +50,15 @@ static UNTAKEN: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 const UNTAKEN_MAX: usize = 16;
 /// How long the service manager may take for one. It takes microseconds when it runs.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at whether all messages are taken.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Sends `state`. A service manager that does not read, since it is stopped or busy, is waited for by another thread, and signs
 /// of life are not repeated.
 fn notify(state: &[NotifyState<'_>]) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let message: String = state.iter().map(|state| format!("{state}\n")).collect();
-    let mut untaken = UNTAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut untaken = untaken();
     let sent = if untaken.is_empty() { send(&path, &message, None) } else { Err(io::ErrorKind::WouldBlock.into()) };
     match sent {
         Ok(()) => {}
@@ -72,15 +74,31 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// Waits until the service manager has taken every message, for as long as a message may take. A process
+/// that has handed over must not end before its manager knows the new one: it would end that, too.
+pub async fn all_taken() {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !untaken().is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn untaken() -> MutexGuard<'static, VecDeque<String>> {
+    UNTAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Sends the messages that were not taken, on a thread that may wait. Returns whether there is one.
 fn start_sending(path: OsString) -> bool {
     let work = move || {
-        let first = || UNTAKEN.lock().unwrap_or_else(PoisonError::into_inner).front().cloned();
-        while let Some(message) = first() {
+        let mut next = untaken().front().cloned();
+        while let Some(message) = next {
             if let Err(error) = send(&path, &message, Some(PATIENCE)) {
                 tracing::warn!("systemd cannot be told {:?}: {error}", message.trim_end());
             }
-            UNTAKEN.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            // Under one lock, since a message that is added to an empty queue starts a thread.
+            let mut untaken = untaken();
+            untaken.pop_front();
+            next = untaken.front().cloned();
         }
     };
     if let Err(error) = std::thread::Builder::new().name("notify".to_owned()).spawn(work) {

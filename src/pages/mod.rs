@@ -34,6 +34,8 @@ pub struct Question {
     pub subject: Subject,
     /// As what.
     pub form: Form,
+    /// Whether it is the answer to a download, and not a list or page.
+    pub is_download: bool,
     /// Whether the client takes a compressed answer.
     pub accepts_gzip: bool,
     /// The configuration's part in it, with the templates.

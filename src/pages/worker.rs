@@ -18,9 +18,12 @@ use crate::http::json::JsonWriter;
 use crate::http::response::{Content, gzip};
 
 /// Questions that wait for the worker to take them; more are refused.
-pub const QUESTIONS_WAITING: usize = 64;
-/// Pages that wait for counts or for their turn. A document of 400 mirrors has half a megabyte, so these are 32 MB at most.
+pub const QUESTIONS_WAITING: usize = 512;
+/// Pages and lists that wait for counts or for their turn.
 const PAGES_UNDER_WAY: usize = 64;
+/// Answers to downloads that wait for their turn, apart from pages and lists, so that those cannot have
+/// them refused. One takes some hundred bytes until its turn comes, and 0.5 ms then.
+const DOWNLOADS_UNDER_WAY: usize = 512;
 /// How long a page may take altogether. A connection waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,13 +81,16 @@ pub async fn answer_questions(questions: &mut mpsc::Receiver<Question>, store: A
         // A store that is away is reported where it is written to.
         Counted::read(&*store).inspect_err(|error| tracing::debug!("?mirrorstats: {error}")).ok()
     }));
-    let room = Arc::new(Semaphore::new(PAGES_UNDER_WAY));
+    let room_for_pages = Arc::new(Semaphore::new(PAGES_UNDER_WAY));
+    let room_for_downloads = Arc::new(Semaphore::new(DOWNLOADS_UNDER_WAY));
     // One at a time, since the cores are for the shards.
     let turns = Arc::new(Semaphore::new(1));
-    while let Some(Question { subject, form, accepts_gzip, settings, answer: mut asker }) = questions.recv().await {
+    while let Some(question) = questions.recv().await {
+        let Question { subject, form, is_download, accepts_gzip, settings, answer: mut asker } = question;
         mb_core::fault::point("pages");
+        let room = if is_download { &room_for_downloads } else { &room_for_pages };
         // A question that is dropped here is refused.
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let Ok(place) = Arc::clone(room).try_acquire_owned() else { continue };
         let (traffic, turns, maker) = (Arc::clone(&traffic), Arc::clone(&turns), Arc::clone(&maker));
         tokio::spawn(async move {
             let _place = place;

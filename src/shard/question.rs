@@ -34,7 +34,8 @@ impl Questions {
             Some((subject, form)) => {
                 let accepts_gzip = request.accepts_gzip;
                 let settings = Arc::clone(&handler.snapshot().settings);
-                let question = pages::Question { subject, form, accepts_gzip, settings, answer: sender };
+                let is_download = outcome.kind == Kind::Json;
+                let question = pages::Question { subject, form, is_download, accepts_gzip, settings, answer: sender };
                 self.pages.try_send(question).is_ok()
             }
             None => {

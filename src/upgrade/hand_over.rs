@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::channel::{Channel, ChannelError, Endpoint};
 use super::message::{Entry, MAX_BATCH, Message};
-use super::old::{Action, DRAIN_TIME, Event, State};
+use super::old::{Action, DRAIN_TIME, Event, READY_TIME, State, TOLD_TO_END};
 use super::program::Program;
 
 /// Between two looks at whether our connections have ended.
@@ -20,6 +20,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const HURRY: Duration = Duration::from_millis(500);
 /// Between the end of the conversation and that of the process.
 const END_TIME: Duration = Duration::from_secs(1);
+
+/// From killing the new process to its end.
+const KILL_TIME: Duration = Duration::from_secs(2);
 
 /// What the running daemon shows the outside: its sockets and the acceptors behind them.
 pub trait Incumbent: Send + Sync {
@@ -80,19 +83,16 @@ pub async fn hand_over(
     stopping: &Notify,
     on_serving: impl FnOnce(u32) + Send,
 ) -> Result<HandedOver, TakenBack> {
-    let taken_back = |error: &dyn std::fmt::Display| TakenBack(error.to_string());
-    // The disks of both, the socket and the program, may not answer.
-    let bound = tokio::task::spawn_blocking({
-        let path = path.to_owned();
-        move || Endpoint::bind(&path)
-    });
-    let endpoint = bound.await.map_err(|aborted| taken_back(&aborted))?.map_err(|error| taken_back(&error))?;
-    let mut command = Command::from(program.successor(path));
-    let spawned =
-        tokio::task::spawn_blocking(move || command.spawn()).await.unwrap_or_else(|aborted| Err(aborted.into()));
-    let child = spawned.map_err(|error| {
-        taken_back(&format!("{} cannot be started: {error}; put the new program there", program.path.display()))
-    })?;
+    // A new process that is started after all finds no socket, and ends.
+    let (endpoint, child) = tokio::select! {
+        started = start(program, path) => started?,
+        () = stopping.notified() => return Err(TakenBack(TOLD_TO_END.to_owned())),
+        () = tokio::time::sleep(READY_TIME) => {
+            let program = program.path.display();
+            let reason = format!("{program} was not started in time: its disk, or that of {}, does not answer", path.display());
+            return Err(TakenBack(reason));
+        }
+    };
     let pid = child.id().unwrap_or_default();
     tracing::info!("upgrade: {} was started as process {pid}", program.path.display());
     let mut successor = Successor { child, pid, endpoint: Some(endpoint), channel: None };
@@ -145,6 +145,23 @@ pub async fn hand_over(
             }
         }
     }
+}
+
+/// Makes the socket and starts the new process, whose disks may not answer. May be cancelled.
+async fn start(program: &Program, path: &Path) -> Result<(Endpoint, Child), TakenBack> {
+    let taken_back = |error: &dyn std::fmt::Display| TakenBack(error.to_string());
+    let bound = tokio::task::spawn_blocking({
+        let path = path.to_owned();
+        move || Endpoint::bind(&path)
+    });
+    let endpoint = bound.await.map_err(|aborted| taken_back(&aborted))?.map_err(|error| taken_back(&error))?;
+    let mut command = Command::from(program.successor(path));
+    let spawned =
+        tokio::task::spawn_blocking(move || command.spawn()).await.unwrap_or_else(|aborted| Err(aborted.into()));
+    let child = spawned.map_err(|error| {
+        taken_back(&format!("{} cannot be started: {error}; put the new program there", program.path.display()))
+    })?;
+    Ok((endpoint, child))
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -247,15 +264,17 @@ impl Successor {
         }
     }
 
-    /// Ends it and waits until it is gone.
+    /// Ends it and waits until it is gone, but not for a disk that keeps it: it accepts nothing more.
     async fn end(&mut self) {
-        if let Err(error) = self.child.kill().await {
-            tracing::error!("upgrade: process {} cannot be ended: {error}", self.pid);
+        match tokio::time::timeout(KILL_TIME, self.child.kill()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("upgrade: process {} cannot be ended: {error}", self.pid),
+            Err(_) => tracing::error!("upgrade: process {} was killed and still waits for a disk", self.pid),
         }
     }
 }
 
-/// A panic of what speaks with it leaves nobody who could let it take over.
+/// Ends the new process when this side of the hand-over panics: it could never be released.
 impl Drop for Successor {
     fn drop(&mut self) {
         if std::thread::panicking() {

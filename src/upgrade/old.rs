@@ -14,6 +14,9 @@ pub const SERVING_TIME: Duration = Duration::from_secs(20);
 /// For our connections to end by themselves: an idle one's time (60 s), a request's (10 s), and some.
 pub const DRAIN_TIME: Duration = Duration::from_secs(75);
 
+/// Why an upgrade does not take place in a process that is to end.
+pub const TOLD_TO_END: &str = "this process was told to end";
+
 /// How far the hand-over is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -110,7 +113,7 @@ impl State {
             (State::Handing, Event::Serving) => (State::Draining, Action::Drain),
             (State::Draining, Event::Ending | Event::Stopping) => (State::Draining, Action::HurryDrain),
             (State::Draining, Event::Drained) => (State::Released, Action::SayReleased),
-            (_, Event::Stopping) => take_back("this process was told to end".to_owned()),
+            (_, Event::Stopping) => take_back(TOLD_TO_END.to_owned()),
             (_, Event::Failed(reason)) => take_back(reason),
             (State::Pausing, Event::NotPaused(reason)) => take_back(reason),
             (State::Starting | State::Loading, Event::Ended(how)) => {

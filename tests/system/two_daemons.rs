@@ -90,3 +90,23 @@ fn one_of_two_that_start_at_once_has_the_pid_file() {
         assert!(pid_file.exists());
     }
 }
+
+/// Any program that can open the folder can hold its lock; the daemon waited for that for as long as for
+/// a disk that hangs, and did not start.
+#[test]
+fn a_folder_that_another_program_locks_holds_nothing_up() {
+    let redirector = Redirector::new();
+    let folder = redirector.folder().to_owned();
+    let (pid_file, lock) = (folder.join("mirrorbits.pid"), fs::File::open(&folder).expect("folder"));
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock");
+    let mut daemon = start(0, redirector.daemon_command().arg("-p").arg(&pid_file), &folder);
+    eventually("the PID file is written", || {
+        daemon.assert_running();
+        let pid = daemon.pid().as_raw_nonzero().to_string();
+        let text = fs::read_to_string(&pid_file).map_err(|error| error.to_string())?;
+        if text.trim() == pid { Ok(()) } else { Err(text) }
+    });
+    daemon.wait_for_output("serving on");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success(), "{}", daemon.output());
+}

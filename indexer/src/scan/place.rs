@@ -2,6 +2,7 @@
 //! not keep it from others until its time is over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,6 +28,39 @@ pub(crate) struct SharedPlaces {
     pub(crate) places: Arc<Semaphore>,
     /// The few apart from them, for scans that are slow.
     pub(crate) apart: Arc<Semaphore>,
+    /// Scans that wait for a place.
+    pub(crate) waiting: Arc<AtomicUsize>,
+}
+
+impl SharedPlaces {
+    /// Waits for a place. May be cancelled.
+    pub(crate) async fn take(self) -> ScanPlace {
+        let waiting = Waiting::begin(&self.waiting);
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.places).acquire_owned().await.ok();
+        drop(waiting);
+        ScanPlace { _permit: permit, shared: Some(self) }
+    }
+
+    fn are_wanted(&self) -> bool {
+        self.places.available_permits() == 0 && self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A scan that waits for a place, counted.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn begin(count: &AtomicUsize) -> Waiting<'_> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ScanPlace {
@@ -35,13 +69,8 @@ impl ScanPlace {
         ScanPlace { _permit: permit, shared: None }
     }
 
-    /// One of `shared`, which a slow scan leaves when others wait.
-    pub(crate) fn among(shared: SharedPlaces, permit: Option<OwnedSemaphorePermit>) -> ScanPlace {
-        ScanPlace { _permit: permit, shared: Some(shared) }
-    }
-
-    /// Watches the listing that `budget` is charged for. While it is slow and all places are taken,
-    /// the scan moves to a place apart. Returns only when that is taken, too: the scan is to end
+    /// Watches the listing that `budget` is charged for. While it is slow and others wait for
+    /// a place, the scan moves to a place apart. Returns only when that is taken, too: the scan is to end
     /// then, and to be begun apart from the others next time.
     pub(crate) async fn leave_if_slow(&mut self, budget: &ListingBudget) -> LimitReached {
         let look = LOOK.min(budget.time() / LOOKS_PER_LIMIT);
@@ -51,7 +80,7 @@ impl ScanPlace {
             tokio::time::sleep(look).await;
             let Some(shared) = &self.shared else { return std::future::pending().await };
             let is_slow = budget.charged_lines().saturating_sub(before) < enough;
-            if !is_slow || shared.places.available_permits() > 0 {
+            if !is_slow || !shared.are_wanted() {
                 continue;
             }
             let Ok(apart) = Arc::clone(&shared.apart).try_acquire_owned() else { return LimitReached::Pace };
@@ -66,11 +95,13 @@ mod tests {
     use crate::scan::limits::{ListingLimits, TimeSetBy};
 
     fn shared() -> SharedPlaces {
-        SharedPlaces { places: Arc::new(Semaphore::new(1)), apart: Arc::new(Semaphore::new(1)) }
+        let waiting = Arc::new(AtomicUsize::new(1));
+        SharedPlaces { places: Arc::new(Semaphore::new(1)), apart: Arc::new(Semaphore::new(1)), waiting }
     }
 
     fn place(shared: &SharedPlaces) -> ScanPlace {
-        ScanPlace::among(shared.clone(), Arc::clone(&shared.places).try_acquire_owned().ok())
+        let permit = Arc::clone(&shared.places).try_acquire_owned().ok();
+        ScanPlace { _permit: permit, shared: Some(shared.clone()) }
     }
 
     /// A budget of an hour, which is looked at every two minutes.
@@ -114,14 +145,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_scan_keeps_its_place_while_it_lists_or_others_are_free_or_it_is_apart() {
+    async fn a_scan_keeps_its_place_while_it_lists_or_no_other_waits_or_it_is_apart() {
         let shared = shared();
         let mut fast = place(&shared);
         assert_eq!(listed(&mut fast, 5).await.1, None);
         assert_eq!((shared.places.available_permits(), shared.apart.available_permits()), (0, 1));
         drop(fast);
-        let mut alone = ScanPlace::among(shared.clone(), None);
-        assert_eq!(listed(&mut alone, 0).await.1, None);
+        let mut beside_a_free_one = ScanPlace { _permit: None, shared: Some(shared.clone()) };
+        assert_eq!(listed(&mut beside_a_free_one, 0).await.1, None);
+        shared.waiting.store(0, Ordering::Relaxed);
+        let mut unwanted = place(&shared);
+        assert_eq!(listed(&mut unwanted, 0).await.1, None);
+        drop(unwanted);
         let mut apart = ScanPlace::kept(Arc::clone(&shared.apart).try_acquire_owned().ok());
         assert_eq!(listed(&mut apart, 0).await.1, None);
         assert_eq!((shared.places.available_permits(), shared.apart.available_permits()), (1, 0));

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,7 @@ impl Scheduler {
             scans: Places::new(self.indexer.config().concurrent_sync),
             endless: HashSet::new(),
             endless_scans: Arc::new(Semaphore::new(ENDLESS_SCANS)),
+            waiting_scans: Arc::default(),
             checking: HashSet::new(),
             checks: Arc::default(),
             paces: HashMap::new(),
@@ -186,6 +188,8 @@ struct Work<'a> {
     /// Mirrors whose latest scan took as long as it may, or was too slow for its place.
     endless: HashSet<MirrorId>,
     endless_scans: Arc<Semaphore>,
+    /// Scans that wait for one of the other places.
+    waiting_scans: Arc<AtomicUsize>,
     checking: HashSet<MirrorId>,
     checks: Arc<CheckPlaces>,
     /// Mirrors whose latest check was slow.
@@ -331,16 +335,19 @@ impl Work<'_> {
     fn start_scan(&mut self, mirror: MirrorId, latest: Timestamp) {
         let indexer = Arc::clone(&self.scheduler.indexer);
         let is_endless = self.endless.contains(&mirror);
-        let shared = SharedPlaces { places: self.scans.shared(), apart: Arc::clone(&self.endless_scans) };
+        let shared = SharedPlaces {
+            places: self.scans.shared(),
+            apart: Arc::clone(&self.endless_scans),
+            waiting: Arc::clone(&self.waiting_scans),
+        };
         self.jobs.spawn(async move {
             let order =
                 ScanOrder { mirror, enable: false, protocol: None, limit: None, occasion: Occasion::Due { latest } };
-            // The semaphore is never closed.
             let place = if is_endless {
+                // The semaphore is never closed.
                 ScanPlace::kept(shared.apart.acquire_owned().await.ok())
             } else {
-                let permit = Arc::clone(&shared.places).acquire_owned().await.ok();
-                ScanPlace::among(shared, permit)
+                shared.take().await
             };
             let mut endless = false;
             match scan_mirror(&indexer, order, &Progress::unwatched(), place).await {

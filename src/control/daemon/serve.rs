@@ -227,6 +227,7 @@ impl Daemon {
             End::Stop(_) => Ok(()),
             End::HandedOver(handed_over) => {
                 tracing::info!("process {} has taken over", handed_over.pid());
+                service_manager::all_taken().await;
                 handed_over.release().await;
                 Ok(())
             }

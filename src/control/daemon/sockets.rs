@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use mb_core::config::Config;
 use socket2::Socket;
 
-use super::DaemonError;
+use super::{DaemonError, blocking};
 use crate::control::control_socket::ControlSocket;
 use crate::shard::front::Front;
 use crate::upgrade::descriptor::{address_text, reuses_port};
@@ -94,7 +94,9 @@ impl Sockets {
         }
         let downloads = if wanted.is_empty() {
             let ours: Vec<_> = left.iter().flat_map(Front::local_addresses).collect();
-            Front::bind(&config.listen_address, shards, &ours)?
+            let address = config.listen_address.clone();
+            // It may wait for another process that leaves the address, and for the disk of a unix socket.
+            blocking(move || Front::bind(&address, shards, &ours)).await??
         } else {
             Front::inherited(&configured, as_sockets(wanted), shards)?
         };
