@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use clap::Args;
 use jiff::fmt::strtime;
+use mb_core::foreign_text::ForeignText;
 use mb_core::mirror::{DownloadProtocol, Mirror, UrlScheme};
 use mb_core::secret::WithoutPassword;
 use mb_core::time::Timestamp;
@@ -85,7 +86,7 @@ impl List {
 
     fn row(&self, mirror: &Mirror) -> Vec<String> {
         let settings = &mirror.settings;
-        let mut row = vec![settings.name.clone()];
+        let mut row = vec![ForeignText::new(&settings.name).to_string()];
         if self.score {
             row.push(settings.score.to_string());
         }

@@ -33,7 +33,8 @@ impl Log {
     /// # Errors
     /// [`LogFileError`].
     pub fn start(file: Option<&Path>, debug: bool) -> Result<Log, LogFileError> {
-        let level = if debug { "mirrorbits=debug,mb_core=debug,mb_index=debug,info" } else { "info" };
+        // Clients of the control ports decide how often h2 warns.
+        let level = if debug { "mirrorbits=debug,mb_core=debug,mb_index=debug,h2=error,info" } else { "h2=error,info" };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
         // Values may hold what mirrors, clients and other programs wrote: none of it begins a line or moves a cursor.
         let fields = debug_fn(|writer, field, value| {

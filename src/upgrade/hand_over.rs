@@ -31,6 +31,8 @@ pub trait Incumbent: Send + Sync {
     /// # Errors
     /// No descriptors are left; for people.
     fn sockets(&self) -> Result<Vec<(Entry, OwnedFd)>, String>;
+    /// Whether requests are answered from an index.
+    fn has_index(&self) -> bool;
     /// Stops all acceptors, and returns when all of them stand.
     ///
     /// # Errors
@@ -249,7 +251,13 @@ impl Successor {
             Err(error) => return Some(Event::Broken(error)),
         };
         let release = env!("CARGO_PKG_VERSION").to_owned();
-        let manifest = Message::Manifest { protocol, release, pid: std::process::id(), listeners: sockets.len() };
+        let manifest = Message::Manifest {
+            protocol,
+            release,
+            pid: std::process::id(),
+            listeners: sockets.len(),
+            has_index: incumbent.has_index(),
+        };
         let mut sent = self.send(&manifest, &[]).await;
         for (number, batch) in sockets.chunks(MAX_BATCH).enumerate() {
             let entries = batch.iter().map(|(entry, _)| entry.clone()).collect();

@@ -33,6 +33,7 @@ pub struct Inheritance {
     /// When the state has lasted too long.
     deadline: Option<Instant>,
     sockets: Vec<(Entry, OwnedFd)>,
+    has_index: bool,
 }
 
 impl Inheritance {
@@ -50,7 +51,8 @@ impl Inheritance {
         let release = env!("CARGO_PKG_VERSION").to_owned();
         channel.send(&Message::Hello { protocols: PROTOCOLS.to_vec(), release }, &[]).await?;
         let state = State::Greeting;
-        let mut inheritance = Inheritance { channel, state, deadline: deadline_of(state), sockets: Vec::new() };
+        let mut inheritance =
+            Inheritance { channel, state, deadline: deadline_of(state), sockets: Vec::new(), has_index: false };
         loop {
             let event = inheritance.hear().await;
             match inheritance.step(event).await? {
@@ -63,6 +65,11 @@ impl Inheritance {
     /// The sockets for `role`, which are not given again.
     pub fn take(&mut self, role: Role) -> Vec<(Entry, OwnedFd)> {
         self.sockets.extract_if(.., |(entry, _)| entry.role == role).collect()
+    }
+
+    /// Whether the old process answers from an index. One of an earlier release does not tell.
+    pub fn has_index(&self) -> bool {
+        self.has_index
     }
 
     /// Tells the old process why this one cannot take over.
@@ -144,12 +151,17 @@ impl Inheritance {
         }
     }
 
-    /// Checks and keeps the sockets of a message.
+    /// Keeps what a message passes on, and checks its sockets.
     fn keep(&mut self, message: &Message, descriptors: Vec<OwnedFd>) -> Result<(), WrongDescriptor> {
-        let Message::Listeners { entries, .. } = message else { return Ok(()) };
-        for (entry, socket) in entries.iter().zip(descriptors) {
-            descriptor::check(socket.as_fd(), entry)?;
-            self.sockets.push((entry.clone(), socket));
+        match message {
+            Message::Manifest { has_index, .. } => self.has_index = *has_index,
+            Message::Listeners { entries, .. } => {
+                for (entry, socket) in entries.iter().zip(descriptors) {
+                    descriptor::check(socket.as_fd(), entry)?;
+                    self.sockets.push((entry.clone(), socket));
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -187,7 +199,7 @@ mod tests {
     use super::*;
 
     fn manifest(listeners: usize) -> Message {
-        Message::Manifest { protocol: 1, release: "0".to_owned(), pid: 1, listeners }
+        Message::Manifest { protocol: 1, release: "0".to_owned(), pid: 1, listeners, has_index: true }
     }
 
     fn entry_of(listener: &TcpListener) -> Entry {
@@ -227,6 +239,7 @@ mod tests {
         ])
         .await;
         let mut inheritance = received.unwrap();
+        assert!(inheritance.has_index());
         let downloads = inheritance.take(Role::Downloads);
         assert_eq!(
             downloads.into_iter().map(|(entry, _)| entry).collect::<Vec<_>>(),

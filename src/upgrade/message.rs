@@ -58,6 +58,9 @@ pub enum Message {
         pid: u32,
         /// How many sockets follow.
         listeners: usize,
+        /// Whether it answers from an index.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        has_index: bool,
     },
     /// Old: some sockets.
     Listeners {
@@ -143,7 +146,7 @@ mod tests {
         let downloads = Entry { local: "[::]:8080".to_owned(), ..entry(Role::Downloads, Some(0), ":8080", true) };
         vec![
             Message::Hello { protocols: vec![1], release: "0.1.0".to_owned() },
-            Message::Manifest { protocol: 1, release: "0.1.0".to_owned(), pid: 4711, listeners: 4 },
+            Message::Manifest { protocol: 1, release: "0.1.0".to_owned(), pid: 4711, listeners: 4, has_index: false },
             Message::Listeners {
                 first: 0,
                 entries: vec![
@@ -179,6 +182,8 @@ mod tests {
     fn keys_of_later_releases_are_ignored() {
         let line = br#"{"message":"manifest","protocol":1,"release":"9.0","pid":1,"listeners":0,"colour":"red"}"#;
         assert!(matches!(Message::decode(line), Ok(Message::Manifest { listeners: 0, .. })));
+        let line = br#"{"message":"manifest","protocol":1,"release":"9.0","pid":1,"listeners":0,"has_index":true}"#;
+        assert!(matches!(Message::decode(line), Ok(Message::Manifest { has_index: true, .. })));
         let line = br#"{"message":"ready","mood":7}"#;
         assert_eq!(Message::decode(line).unwrap(), Message::Ready);
     }

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn manifest(protocol: u32, listeners: usize) -> Event {
-        Event::Said(Message::Manifest { protocol, release: "0".to_owned(), pid: 1, listeners })
+        Event::Said(Message::Manifest { protocol, release: "0".to_owned(), pid: 1, listeners, has_index: false })
     }
 
     fn listeners(first: usize, count: usize) -> Event {

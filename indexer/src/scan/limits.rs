@@ -87,6 +87,9 @@ pub(crate) enum LimitReached {
          scan runs apart from theirs and may take as long as `Seconds` of ScanLimits allows"
     )]
     Pace,
+    /// Nothing is listed.
+    #[error("nothing was listed for {} s, though the mirror sends: check its server, or its message of the day", .0.as_secs())]
+    Silence(Duration),
     /// Too slow for whoever asked.
     #[error("the scan took longer than {} s, as -timeout allows", .0.as_secs())]
     CommandTime(Duration),

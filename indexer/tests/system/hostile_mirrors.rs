@@ -92,6 +92,24 @@ fn a_listing_that_drips_ends_in_time_and_so_does_its_program() {
     }
 }
 
+/// Such a program never writes, so that it did not notice the end of its pipe either.
+#[test]
+fn rsync_ends_with_an_indexer_that_is_killed() {
+    let site = scanned_site("");
+    site.add_mirror("m", "rsync://127.0.0.1:1/m/", "");
+    let folder = fake_rsync(&site, "exec sleep 300");
+    let mut command = site.program(&["scan", "m"]);
+    before(&mut command, &folder);
+    let mut scan = command.spawn().unwrap();
+    let pid = wait_for("the fake rsync", || {
+        let text = fs::read_to_string(folder.join("pid")).ok()?;
+        text.ends_with('\n').then_some(text)
+    });
+    scan.kill().unwrap();
+    scan.wait().unwrap();
+    wait_for("the fake rsync to end", || ended(pid.trim()).then_some(()));
+}
+
 #[test]
 fn a_listing_within_its_limits_is_used() {
     let site = scanned_site("ScanLimits: {Files: 2, Bytes: 1000, RejectedLines: 1, Seconds: 60}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::control::control_socket::ControlSocket;
 use crate::shard::pool::Pool;
+use crate::snapshot::Publication;
 use crate::upgrade::descriptor::{address_text, reuses_port};
 use crate::upgrade::hand_over;
 use crate::upgrade::message::{Entry, Role};
@@ -13,6 +14,7 @@ use crate::upgrade::old::PAUSE_TIME;
 /// What accepts connections.
 pub(super) struct Incumbent {
     pub(super) pool: Arc<Pool>,
+    pub(super) publication: Arc<Publication>,
     /// The sockets of the control plane.
     pub(super) control: Vec<(Role, ControlSocket)>,
 }
@@ -41,6 +43,10 @@ fn entry(role: Role, configured: &str, shard: Option<usize>, socket: &OwnedFd) -
 impl hand_over::Incumbent for Incumbent {
     fn sockets(&self) -> Result<Vec<(Entry, OwnedFd)>, String> {
         self.entries().map_err(|error| format!("the listening sockets cannot be passed on: {error}"))
+    }
+
+    fn has_index(&self) -> bool {
+        self.publication.load().files.is_some()
     }
 
     async fn pause(&self) -> Result<(), String> {

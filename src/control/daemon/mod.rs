@@ -102,6 +102,15 @@ pub enum DaemonError {
     Inherit(#[from] InheritError),
     #[error(transparent)]
     ShardsFailed(#[from] ShardsFailed),
+    #[error(
+        "the process before answers from an index, and none can be opened in {}: run `mirrorbits refresh`, and upgrade again; \
+         a restart gives its index up",
+        folder.display()
+    )]
+    NoIndex {
+        /// Where it should be.
+        folder: PathBuf,
+    },
     #[error("the control thread cannot be set up: {0}")]
     Control(#[from] io::Error),
 }
@@ -192,6 +201,10 @@ async fn load(options: &Options, inheritance: &mut Option<Inheritance>) -> Resul
     let config = loaded.config;
     let descriptors = descriptors::raise_limit();
     let prepared = Prepared::load(&config).await?;
+    let old_has_index = inheritance.as_ref().is_some_and(Inheritance::has_index);
+    if old_has_index && prepared.publication.load().files.is_none() {
+        return Err(DaemonError::NoIndex { folder: config.index_dir() });
+    }
 
     let shards = config.shards.unwrap_or_else(|| usable_cores().len());
     let given = Given::to_this_process(inheritance.as_mut(), &config)?;

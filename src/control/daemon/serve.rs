@@ -252,7 +252,7 @@ impl Daemon {
         let stopping = Arc::new(Notify::new());
         let metrics = self.metrics.socket().map(|socket| (Role::Metrics, socket.clone()));
         let control = [(Role::Rpc, self.rpc.socket().clone())].into_iter().chain(metrics).collect();
-        let incumbent = Incumbent { pool: self.pool.clone(), control };
+        let incumbent = Incumbent { pool: self.pool.clone(), publication: self.publication.clone(), control };
         let program = self.program.clone();
         let socket = self.config.state_dir.join(UPGRADE_SOCKET);
         let told = stopping.clone();

@@ -10,6 +10,7 @@ use super::lineage::{Lineage, assert_nothing_failed, is_running, wait_for_answer
 use crate::harness::eventually;
 use crate::harness::metrics::scrape;
 use crate::harness::redirector::get;
+use crate::indexer_killed::supervised_indexer;
 
 /// What puts something in place, and part of the reason that it must lead to.
 type Case<'a> = (&'a dyn Fn(&Lineage), &'a str);
@@ -210,4 +211,33 @@ fn a_hand_over_that_panics_is_taken_back() {
     wait_for_answers(&loads, 20);
     assert_nothing_failed(loads);
     lineage.settle();
+}
+
+/// The new process had no index where the old one answered from its copy in memory: requests got 503
+/// until the indexer published again.
+#[test]
+fn a_new_process_without_the_index_that_the_old_one_has() {
+    let mut lineage = Lineage::new(1);
+    lineage.start_with_a_file();
+    let indexer = supervised_indexer(&mut lineage.redirector);
+    // It would publish again at once.
+    kill_process(indexer, Signal::STOP).expect("the indexer runs");
+    let loads = lineage.every_load();
+    let folder = lineage.redirector.state_dir().join("index");
+    for entry in fs::read_dir(&folder).expect("index folder") {
+        let path = entry.expect("entry").path();
+        if path.to_string_lossy().contains("files-") {
+            fs::File::options().write(true).open(&path).and_then(|file| file.set_len(10)).expect("truncated");
+        }
+    }
+    let reason = lineage.fail_to_upgrade();
+    assert!(reason.contains("mirrorbits refresh"), "{reason}");
+    wait_for_answers(&loads, 20);
+    kill_process(indexer, Signal::CONT).expect("the indexer runs");
+    eventually("an upgrade succeeds", || {
+        let output = lineage.redirector.run(&["upgrade"]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+    wait_for_answers(&loads, 20);
+    assert_nothing_failed(loads);
 }

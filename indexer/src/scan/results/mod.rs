@@ -291,7 +291,12 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn database_error(path: &Path) -> impl FnOnce(rusqlite::Error) -> ResultsError + '_ {
-    |cause| ResultsError::Database { path: path.to_owned(), cause }
+    |cause| match cause.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            ResultsError::Unusable { path: path.to_owned(), what: cause.to_string() }
+        }
+        _ => ResultsError::Database { path: path.to_owned(), cause },
+    }
 }
 
 fn blocks_of(transaction: &Transaction<'_>, mirror: MirrorId) -> rusqlite::Result<Vec<BlockId>> {

@@ -13,7 +13,7 @@ use crate::scan::limits::ListingBudget;
 /// Paths and sizes of the files of a listing, sorted by path, and how many lines were none of a listing; `None` when it was
 /// refused. The program's output comes in pieces of at most `piece` bytes.
 pub fn listing(output: &[u8], piece: usize) -> Option<(Vec<(Vec<u8>, u64)>, u64)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
     let mut stream = Pieces { rest: output, piece: piece.max(1) };
     let budget = ListingBudget::ample();
     let mut listing = runtime.block_on(read_listing(&mut stream, &budget, &Progress::unwatched())).ok()?;

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice))]
 
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use mb_core::foreign_text::ForeignText;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -24,6 +25,10 @@ mod url;
 
 /// Longer than any line of a listing can be (4,096 bytes of path, each escaped to five); more is skipped unread.
 const LINE_LIMIT: usize = 32 << 10;
+
+/// Longest time without output of rsync, which ends by itself when the mirror sends nothing for 30 s. A
+/// guess: servers send a listing folder by folder.
+const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Read at a time from rsync's output.
 const READ_BYTES: usize = 128 << 10;
@@ -114,6 +119,13 @@ fn command(program: &str, url: &RsyncUrl) -> Command {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
+    // rsync must not outlive an indexer that is killed.
+    let end_with_indexer = || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call; it takes no lock and no memory.
+    unsafe { command.pre_exec(end_with_indexer) };
     command
 }
 
@@ -229,7 +241,9 @@ async fn read_listing(
     let mut unfinished = Vec::new();
     let mut skipping = false;
     loop {
-        let length = stream.read(&mut buffer).await.map_err(ReadError::Io)?;
+        // rsync reads without writing, for example, while a message of the day does not end.
+        let read = tokio::time::timeout(SILENCE_LIMIT, stream.read(&mut buffer)).await;
+        let length = read.map_err(|_| LimitReached::Silence(SILENCE_LIMIT))?.map_err(ReadError::Io)?;
         if length == 0 {
             break;
         }
@@ -292,17 +306,25 @@ async fn read_last_lines(stream: &mut (impl AsyncRead + Unpin), budget: &Listing
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::scan::limits::{ListingLimits, TimeSetBy};
 
     fn read_within(text: &[u8], budget: &ListingBudget) -> Result<Listing, ReadError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let mut stream = text;
         runtime.block_on(read_listing(&mut stream, budget, &Progress::unwatched()))
+    }
+
+    #[test]
+    fn a_listing_that_never_begins_ends_after_its_limit() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (mut stream, _open) = tokio::io::duplex(64);
+        let budget = ListingBudget::ample();
+        let progress = Progress::unwatched();
+        let read = runtime.block_on(read_listing(&mut stream, &budget, &progress));
+        assert!(matches!(read, Err(ReadError::Limit(LimitReached::Silence(_)))));
     }
 
     /// Number of files, and of lines that were rejected.
@@ -371,7 +393,7 @@ mod tests {
 
     #[test]
     fn only_the_last_messages_are_kept_and_they_are_escaped() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let text = (0..10_000).map(|line| format!("line {line}\x1b[1m\n\n")).collect::<String>();
         let budget = ListingBudget::ample();
         let Ok(kept) = runtime.block_on(read_last_lines(&mut text.as_bytes(), &budget)) else {
