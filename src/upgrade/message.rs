@@ -1,11 +1,14 @@
 //! What the two processes say to each other: `PROTOCOL.md` in this folder has the meaning of each message.
 
+use mb_core::foreign_text::ForeignText;
 use serde::{Deserialize, Serialize};
 
 /// Versions of the protocol that this program speaks, newest first.
 pub const PROTOCOLS: &[u32] = &[1];
 /// Longest message in bytes: far more than the largest, a full batch of sockets with long paths.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Most characters of what is wrong with a message that are shown; the text quotes the message.
+const SHOWN_MAX: usize = 80;
 /// Sockets in one message; the kernel takes 253 at most (SCM_MAX_FD of unix(7)).
 pub const MAX_BATCH: usize = 64;
 
@@ -88,7 +91,7 @@ pub enum Message {
 
 /// A packet that is no message.
 #[derive(Debug, thiserror::Error)]
-#[error("a message of {length} bytes is not understood: {source}")]
+#[error("a message of {length} bytes is not understood: {}", ForeignText::new(&source.to_string()).at_most(SHOWN_MAX))]
 pub struct NotUnderstood {
     length: usize,
     source: serde_json::Error,
@@ -190,6 +193,10 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
+        // What is said of one of any length is a line.
+        let long = format!(r#"{{"message":"{}"}}"#, "\u{1b}".repeat(50_000));
+        let error = Message::decode(long.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 1_000 && !error.contains('\u{1b}'), "{error}");
         for bytes in [&b""[..], b"go", b"{}", br#"{"message":"dance"}"#, br#"{"message":"manifest"}"#, b"\xff\xfe"] {
             Message::decode(bytes).unwrap_err();
         }
