@@ -111,10 +111,12 @@ impl Tally {
         })
     }
 
-    /// Counts an answer.
+    /// Counts a request; its answer, too, unless that was offloaded and is counted when it is there.
     #[inline]
     pub fn count(&mut self, outcome: &Outcome) {
-        self.answers[outcome.kind as usize][outcome.status as usize] += 1;
+        if !outcome.is_offloaded {
+            self.count_answer(outcome.kind, outcome.status);
+        }
         self.unmeasured += 1;
         match (outcome.kind, outcome.chosen) {
             (Kind::Redirect, Chosen::Mirror { row, .. }) => {
@@ -130,6 +132,12 @@ impl Tally {
             (_, Chosen::Fallback(_)) => self.fallbacks += 1,
             _ => {}
         }
+    }
+
+    /// Counts an answer.
+    #[inline]
+    pub fn count_answer(&mut self, kind: Kind, status: Status) {
+        self.answers[kind as usize][status as usize] += 1;
     }
 
     /// Notes that the answers since the last call took `duration`, each.

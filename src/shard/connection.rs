@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
@@ -165,9 +165,10 @@ impl Connection {
             let is_flushed = self.flush()?;
             // An answer from elsewhere is taken over whether or not the client reads, so that it is among what is held.
             if let Some(pending) = &mut self.pending {
-                if pending.poll(context, &shard.clock.date(), &mut self.output).is_pending() {
+                let Poll::Ready((kind, status)) = pending.poll(context, &shard.clock.date(), &mut self.output) else {
                     return Ok(Next::Wait);
-                }
+                };
+                shard.count_offloaded(kind, status);
                 self.pending = None;
                 self.answered = true;
                 continue;

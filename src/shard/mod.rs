@@ -42,7 +42,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::handle::outcome::Outcome;
+use crate::handle::outcome::{Kind, Outcome};
 use crate::handle::{Handler, Peer};
 use crate::http::reader::{Received, RequestReader};
 use crate::http::request::{Method, Persistence};
@@ -254,6 +254,11 @@ impl Shard {
     /// Notes that a connection could not be accepted.
     fn note_accept_error(&self) {
         self.core.borrow_mut().reporter.tally.accept_errors += 1;
+    }
+
+    /// Counts an answer that was offloaded and is there now.
+    fn count_offloaded(&self, kind: Kind, status: Status) {
+        self.core.borrow_mut().reporter.tally.count_answer(kind, status);
     }
 
     /// Whether connections are to end with their next answer.

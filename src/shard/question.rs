@@ -50,6 +50,8 @@ impl Questions {
         };
         Pending {
             answer: is_taken.then_some(receiver),
+            kind: outcome.kind,
+            status: outcome.status,
             persistence: request.persistence,
             head_only: request.method == Method::Head,
         }
@@ -77,27 +79,38 @@ fn page_of(
 pub struct Pending {
     /// `None` when the question was not taken.
     answer: Option<oneshot::Receiver<Content>>,
+    /// What the answer counts as, unless it cannot be had.
+    kind: Kind,
+    status: Status,
     persistence: Persistence,
     head_only: bool,
 }
 
 impl Pending {
-    /// Waits for the answer, which is then appended to `out`; that it cannot be had, when the question was not taken or
-    /// dropped.
-    pub fn poll(&mut self, context: &mut Context<'_>, date: &[u8; HTTP_DATE_LENGTH], out: &mut Vec<u8>) -> Poll<()> {
+    /// Waits for the answer, which is then appended to `out`; that it cannot be had, when the question was
+    /// not taken or dropped. Returns what the answer counts as.
+    pub fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        date: &[u8; HTTP_DATE_LENGTH],
+        out: &mut Vec<u8>,
+    ) -> Poll<(Kind, Status)> {
         let content = match &mut self.answer {
             Some(receiver) => std::task::ready!(Pin::new(receiver).poll(context)).ok(),
             None => None,
         };
         let envelope = Envelope { date, persistence: self.persistence, head_only: self.head_only };
         match content {
-            Some(content) => content.respond(envelope, out),
+            Some(content) => {
+                content.respond(envelope, out);
+                Poll::Ready((self.kind, self.status))
+            }
             None => {
                 let response = Response::new(out, Status::ServiceUnavailable, envelope).lines(RETRY_AFTER);
                 response::text(response, "Not available at the moment");
+                Poll::Ready((Kind::Refusal, Status::ServiceUnavailable))
             }
         }
-        Poll::Ready(())
     }
 }
 
@@ -110,14 +123,16 @@ mod tests {
 
     use super::*;
 
-    fn poll(pending: &mut Pending) -> Poll<String> {
+    fn poll(pending: &mut Pending) -> Poll<(Kind, Status, String)> {
         let mut out = Vec::new();
         let date = b"Sun, 22 Nov 2026 12:00:00 GMT";
-        pending.poll(&mut Context::from_waker(Waker::noop()), date, &mut out).map(|()| String::from_utf8(out).unwrap())
+        let polled = pending.poll(&mut Context::from_waker(Waker::noop()), date, &mut out);
+        polled.map(|(kind, status)| (kind, status, String::from_utf8(out).unwrap()))
     }
 
     fn pending(answer: Option<oneshot::Receiver<Content>>, head_only: bool) -> Pending {
-        Pending { answer, persistence: Persistence::Implied, head_only }
+        let (kind, status) = (Kind::MirrorList, Status::Ok);
+        Pending { answer, kind, status, persistence: Persistence::Implied, head_only }
     }
 
     #[test]
@@ -127,7 +142,8 @@ mod tests {
             let mut pending = pending(Some(receiver), head_only);
             assert!(poll(&mut pending).is_pending());
             sender.send(Content { lines: "Content-Type: text/html\r\n".to_owned(), body: b"page".to_vec() }).unwrap();
-            let Poll::Ready(answer) = poll(&mut pending) else { panic!("it is there") };
+            let Poll::Ready((kind, status, answer)) = poll(&mut pending) else { panic!("it is there") };
+            assert_eq!((kind, status), (Kind::MirrorList, Status::Ok));
             assert!(
                 answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\r\nContent-Length: 4\r\n"),
                 "{answer}"
@@ -140,7 +156,10 @@ mod tests {
     fn a_question_that_is_refused_or_dropped_is_answered_too() {
         let (_, dropped) = oneshot::channel();
         for answer in [None, Some(dropped)] {
-            let Poll::Ready(answer) = poll(&mut pending(answer, false)) else { panic!("nothing is to come") };
+            let Poll::Ready((kind, status, answer)) = poll(&mut pending(answer, false)) else {
+                panic!("nothing is to come")
+            };
+            assert_eq!((kind, status), (Kind::Refusal, Status::ServiceUnavailable));
             assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 60\r\n"), "{answer}");
         }
     }

@@ -110,6 +110,12 @@ fn redirects_are_answered_while_a_list_is_made() {
 #[test]
 fn more_lists_than_can_wait_are_refused_and_hold_up_nothing() {
     let stage = Stage::new();
+    let counts = || {
+        let page = scrape(&stage.redirector);
+        let count = |labels| page.value(&format!("mirrorbits_requests_total{{{labels}}}")).unwrap_or_default();
+        (count("kind=\"refusal\",status=\"503\""), count("kind=\"mirror_list\",status=\"200\""))
+    };
+    let before = counts();
     stage.stop_making();
     let list = get(LIST, &[JSON, GZIP]);
     // However much a client pipelines, it has one list made at a time: the others get the other places.
@@ -132,6 +138,10 @@ fn more_lists_than_can_wait_are_refused_and_hold_up_nothing() {
         let refusal = late.receive().expect("a refusal");
         assert_eq!((refusal.status, refusal.header("Retry-After")), (503, Some("60")));
         Ok(())
+    });
+    eventually("the refusal is counted as one", || {
+        let (refusals, lists) = counts();
+        if (refusals - before.0, lists - before.1) == (1.0, 0.0) { Ok(()) } else { Err(format!("{refusals}, {lists}")) }
     });
     let mut other = stage.connection();
     stage.redirects(&mut other, 100);
