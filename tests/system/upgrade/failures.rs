@@ -234,10 +234,13 @@ fn a_new_process_without_the_index_that_the_old_one_has() {
     assert!(reason.contains("mirrorbits refresh"), "{reason}");
     wait_for_answers(&loads, 20);
     kill_process(indexer, Signal::CONT).expect("the indexer runs");
+    let old = lineage.pid();
     eventually("an upgrade succeeds", || {
         let output = lineage.redirector.run(&["upgrade"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
+    lineage.note_successor(old);
     wait_for_answers(&loads, 20);
     assert_nothing_failed(loads);
+    lineage.settle();
 }
