@@ -92,7 +92,6 @@ impl ScanPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::limits::{ListingLimits, TimeSetBy};
 
     fn shared() -> SharedPlaces {
         let waiting = Arc::new(AtomicUsize::new(1));
@@ -104,21 +103,11 @@ mod tests {
         ScanPlace { _permit: permit, shared: Some(shared.clone()) }
     }
 
-    /// A budget of an hour, which is looked at every two minutes.
-    fn budget() -> ListingBudget {
-        ListingBudget::new(ListingLimits {
-            entries: u64::MAX,
-            bytes: u64::MAX,
-            rejected: u64::MAX,
-            time: Duration::from_secs(3_600),
-            time_set_by: TimeSetBy::Configuration,
-        })
-    }
-
     /// Lists `entries` in each second of an hour; returns how long the scan could go on, and why it
     /// could not longer.
     async fn listed(place: &mut ScanPlace, entries: u64) -> (Duration, Option<LimitReached>) {
-        let (budget, start) = (budget(), tokio::time::Instant::now());
+        // Of an hour, so that the listing is looked at every two minutes.
+        let (budget, start) = (ListingBudget::ample(), tokio::time::Instant::now());
         let listing = async {
             for _ in 0..3_599 {
                 (0..entries).for_each(|_| budget.take_entry().unwrap());
